@@ -1,0 +1,91 @@
+"""The block layout that the CPU operators walk over, one tile of queries at a time.
+
+A *group* is `n` sequences right-padded to one length `L`; its `n * L` rows follow one another. A packed batch
+is a list of groups `[(n, L), ...]` whose rows follow one another as well. A *tile* is the same slice of
+queries of every sequence in a group; its keys are the rows up to the last query, so a score above the
+diagonal is computed only inside a tile. A right-padded row never shows up as a key of a real query
+(causality), so no padding mask is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Queries in a tile. Small tiles waste less above the diagonal, large ones make larger matrix products; on two
+# cores 32 to 64 are within 5 % of one another at lengths of 100 to 350.
+QUERY_TILE = 64
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Queries `start:stop` of `n` sequences whose rows begin at `first_row`, each padded to `length` rows."""
+
+    first_row: int
+    n: int
+    length: int
+    start: int
+    stop: int
+
+    def _group(self, x: Tensor) -> Tensor:
+        rows = x[self.first_row : self.first_row + self.n * self.length]
+        return rows.view(self.n, self.length, *x.shape[1:])
+
+    def queries(self, x: Tensor) -> Tensor:
+        """View of rows `x` [T, ...] as this tile's queries [n, stop - start, ...]."""
+        return self._group(x)[:, self.start : self.stop]
+
+    def keys(self, x: Tensor) -> Tensor:
+        """View of rows `x` [T, ...] as this tile's keys [n, stop, ...]."""
+        return self._group(x)[:, : self.stop]
+
+    def causal_bias(self, like: Tensor) -> Tensor:
+        """0 where the tile's query may see a key of the tile's own columns, -inf above the diagonal: [c,
+        c]."""
+        size = self.stop - self.start
+        return torch.full((size, size), -torch.inf, dtype=like.dtype, device=like.device).triu_(1)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the indexer selected for one tile, in the cheaper of two forms.
+
+    `mask` [n, c, S] bool, or `indices` [n, c, k] int64 (ascending, -1 padded, positions inside the sequence).
+    Exactly one of the two is set.
+    """
+
+    mask: Tensor | None = None
+    indices: Tensor | None = None
+
+    def as_mask(self, keys: int) -> Tensor:
+        """The selection as a mask [n, c, keys]."""
+        if self.mask is not None:
+            return self.mask
+        assert self.indices is not None
+        mask = torch.zeros(*self.indices.shape[:2], keys + 1, dtype=torch.bool, device=self.indices.device)
+        # The padding index -1 lands in a column of its own, which is cut off.
+        return mask.scatter_(-1, self.indices.where(self.indices >= 0, keys), True)[..., :keys]
+
+
+def tiles(groups: Sequence[tuple[int, int]], size: int = QUERY_TILE) -> Iterator[Tile]:
+    """All tiles of consecutive groups `(n, length)`, in a fixed order."""
+    first_row = 0
+    for n, length in groups:
+        for start in range(0, length, size):
+            yield Tile(first_row, n, length, start, min(start + size, length))
+        first_row += n * length
+
+
+def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where `mask` is True and -inf elsewhere: adding it is many times faster on CPU than
+    `masked_fill_`."""
+    zero = torch.zeros((), dtype=dtype, device=mask.device)
+    return torch.where(mask, zero, zero.new_full((), -torch.inf))
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which scores and softmax live: float32 for half precision, the input's own otherwise."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype

@@ -1,0 +1,140 @@
+"""The latent cache: compressed kv, rope key and index key of each token, never expanded keys and values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.layout import BlockLayout
+
+
+class LatentCache:
+    """Preallocated slots, one sequence each.
+
+    kv: [layers, slots, max_length, kv_lora_rank + qk_rope_head_dim]; index_k: [layers, slots, max_length,
+    index_head_dim], or None for a dense model; lengths: [slots] int64 on CPU, tokens held by each slot. What
+    lies in a slot beyond its length is stale and never read by a real query.
+    """
+
+    def __init__(
+        self, config: Any, num_slots: int, max_length: int, dtype: torch.dtype, device: torch.device | str
+    ) -> None:
+        shape = (config.num_hidden_layers, num_slots, max_length)
+        width = config.kv_lora_rank + config.qk_rope_head_dim
+        self.num_slots, self.max_length = num_slots, max_length
+        self.kv = torch.zeros(*shape, width, dtype=dtype, device=device)
+        index_dim = getattr(config, "index_head_dim", None)
+        self.index_k = None if index_dim is None else torch.zeros(*shape, index_dim, dtype=dtype,
+        device=device) self.lengths = torch.zeros(num_slots, dtype=torch.long)
+
+    def reset(self, slots: Tensor | None = None) -> None:
+        """Empties the given slots, or all."""
+        if slots is None:
+            self.lengths.zero_()
+        else:
+            self.lengths[slots.cpu()] = 0
+
+    def keep(self, slots: Tensor) -> None:
+        """Moves the given slots, ascending, to the front (slot i becomes the i-th of them) and empties the
+        others.
+
+        Finished sequences leave this way, so that the ones that go on stay side by side and decode reads them
+        in place.
+        """
+        slots = slots.cpu()
+        if len(slots) > 1 and not bool((slots[1:] > slots[:-1]).all()):
+            raise ValueError("slots to keep must be ascending and distinct")
+        count = len(slots)
+        longest = int(self.lengths[slots].max()) if count else 0
+        moved = slots.to(self.kv.device)
+        for store in (self.kv, self.index_k):
+            if store is not None:
+                for layer in store:
+                    layer[:count, :longest] = layer[moved, :longest]
+        lengths = self.lengths[slots]
+        self.lengths.zero_()
+        self.lengths[:count] = lengths
+
+    def bytes_per_token(self) -> int:
+        """Bytes that one token takes over all layers."""
+        stores = [self.kv] if self.index_k is None else [self.kv, self.index_k]
+        return sum(store.shape[0] * store.shape[-1] * store.element_size() for store in stores)
+
+
+@dataclass(frozen=True)
+class CacheStep:
+    """Where one call's new rows go in the cache, and what its queries may see.
+
+    rows: [V] valid rows of the call (None when all are); row_slot, row_position [V]: their place; groups: for
+        each group
+    of the layout its slots and its causal bias.
+    """
+
+    cache: LatentCache
+    rows: Tensor | None
+    row_slot: Tensor
+    row_position: Tensor
+    groups: tuple[CacheGroup, ...]
+
+    @classmethod
+    def build(cls, cache: LatentCache, slots: Tensor, lengths: list[int], layout: BlockLayout) -> CacheStep:
+        """Plans appending `lengths[i]` tokens to slot `slots[i]`."""
+        slots = slots.cpu()
+        if len(slots) != len(lengths):
+            raise ValueError(f"{len(lengths)} sequences but {len(slots)} slots")
+        if len(slots.unique()) != len(slots):
+            raise ValueError("a slot was given twice in one call")
+        if len(slots) and not 0 <= int(slots.min()) <= int(slots.max()) < cache.num_slots:
+            raise ValueError(f"slots must lie in 0..{cache.num_slots - 1}, but they reach {int(slots.max())}")
+        ends = cache.lengths[slots] + torch.tensor(lengths)
+        if int(ends.max()) > cache.max_length:
+            raise ValueError(
+                f"slot {int(slots[ends.argmax()])} would hold {int(ends.max())} tokens, but the cache has room
+                for {cache.max_length}; " "make it with a larger max_length or stop the sequence"
+            )
+        device = cache.kv.device
+        row_slot, row_position, groups = [], [], []
+        for (n, length), members in zip(layout.groups, layout.sequences, strict=True):
+            group_slots = slots[members]
+            positions = cache.lengths[group_slots].unsqueeze(1) + torch.arange(length)
+            row_slot.append(group_slots.repeat_interleave(length))
+            row_position.append(positions.flatten())
+            groups.append(CacheGroup.build(n, group_slots, positions.to(device), int(ends[members].max())))
+        slot, position = torch.cat(row_slot).to(device), torch.cat(row_position).to(device)
+        if layout.valid is None:
+            return cls(cache, None, slot, position, tuple(groups))
+        rows = layout.valid.nonzero()[:, 0]
+        return cls(cache, rows, slot[rows], position[rows], tuple(groups))
+
+    def write(self, store: Tensor, values: Tensor) -> None:
+        """Puts a layer's new rows `values` [R, w] into that layer's `store` [slots, max_length, w]."""
+        store[self.row_slot, self.row_position] = (values if self.rows is None else
+        values[self.rows]).to(store.dtype)
+
+
+@dataclass(frozen=True)
+class CacheGroup:
+    """One group's keys: slots (a slice when they lie side by side, which reads the cache in place), positions
+    [n, L] of its queries, key_count S, and bias [n, L, S] that is 0 up to each query's own position and -inf
+    behind it."""
+
+    slots: slice | Tensor
+    positions: Tensor
+    key_count: int
+    bias: Tensor
+
+    @classmethod
+    def build(cls, n: int, slots: Tensor, positions: Tensor, key_count: int) -> CacheGroup:
+        device = positions.device
+        first = int(slots[0])
+        side_by_side = bool((slots == torch.arange(first, first + n)).all())
+        hidden = torch.arange(key_count, device=device) > positions.unsqueeze(-1)
+        bias = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -torch.inf)
+        return cls(slice(first, first + n) if side_by_side else slots.to(device), positions, key_count, bias)
+
+    def read(self, store: Tensor) -> Tensor:
+        """This group's keys [n, S, w] from a layer's store [slots, max_length, w]."""
+        return store[self.slots, : self.key_count]

@@ -1,0 +1,66 @@
+"""Telemetry of sparse attention: how well the indexer's selection covers what dense attention would look
+at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from kernels import block_indexer_kl, head_summed_target, indexer_logits, tiles, topk_mask
+from kernels.block_mla import tile_probabilities
+from model.layout import BlockLayout
+
+
+@dataclass(frozen=True)
+class LayerStats:
+    """One layer, over the valid queries that have more than index_topk visible keys (`rows` of them; nan if
+    none).
+
+    kl: mean KL (nats) from dense head-summed attention to the indexer's softmax, over *all* valid rows.
+    topk_mass: mean share of the dense attention that falls on the selected keys, 1 is perfect.
+    tie_rate: share of queries whose k-th score is shared by a key that was left out.
+    margin: mean distance from the k-th score to the best score left out; near 0, rounding can change the set.
+    """
+
+    rows: int
+    kl: float
+    topk_mass: float
+    tie_rate: float
+    margin: float
+
+
+@dataclass
+class DsaStats:
+    """Pass to `hidden_states(collect=...)`; `layers` then holds one entry for each layer."""
+
+    layers: list[LayerStats] = field(default_factory=list)
+
+
+@torch.no_grad()
+def measure_layer(
+    index_q: Tensor, index_k: Tensor, weights: Tensor, q: Tensor, kv: Tensor,
+    layout: BlockLayout, scale: float, topk: int,
+) -> LayerStats:  # fmt: skip
+    """Measures one layer; arguments as for `block_indexer_kl`."""
+    kl = block_indexer_kl(index_q, index_k, weights, q, kv, layout.groups, scale, layout.valid)
+    mass, ties, margins, rows = 0.0, 0, 0.0, 0
+    for tile in tiles(layout.groups):
+        if tile.stop <= topk:
+            continue
+        counted = (torch.arange(tile.start, tile.stop, device=q.device) >= topk).expand(tile.n, -1)
+        if layout.valid is not None:
+            counted = counted & tile.queries(layout.valid)
+        dense = head_summed_target(tile_probabilities(tile, q, kv, scale, None))[counted]
+        scores = indexer_logits(tile.queries(index_q), tile.keys(index_k), tile.queries(weights))
+        scores[..., tile.start :] += tile.causal_bias(scores)
+        scores = scores[counted]
+        mass += float((dense * topk_mask(scores, topk)).sum())
+        best = scores.topk(topk + 1, dim=-1).values
+        gap = best[:, topk - 1] - best[:, topk]
+        ties, margins, rows = ties + int((gap == 0).sum()), margins + float(gap.sum()), rows + len(gap)
+    total = len(layout.token_row)
+    if rows == 0:
+        return LayerStats(0, float(kl) / total, float("nan"), float("nan"), float("nan"))
+    return LayerStats(rows, float(kl) / total, mass / rows, ties / rows, margins / rows)

@@ -1,0 +1,31 @@
+"""The command line, `pipeline`. It imports neither torch nor ray; a command imports what it runs."""
+
+from __future__ import annotations
+
+import typer
+
+from pipeline.commands import configuring, looking, running, using
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Polymath: train specialists, distil them into one model, and finish it with one mixed GRPO stage.",
+    epilog="Exit codes: 0 ok, 2 usage, 3 resources, 4 a stage failed, 130 interrupted.",
+)
+app.command()(running.run)
+app.command()(running.plan)
+app.command()(looking.status)
+app.command("list")(looking.list_runs)
+app.add_typer(configuring.app, name="config")
+app.command()(looking.doctor)
+app.command()(using.export)
+app.command()(using.chat)
+
+
+def main() -> None:
+    """Entry point of the console scripts."""
+    app(prog_name="pipeline")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The bodies of the commands; `pipeline.cli` puts them together."""

@@ -1,0 +1,149 @@
+"""`status`, `list` and `doctor`: they look and write nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.commands.common import AsJson, RunFolder, command, existing_run, print_json
+from pipeline.config.schema import Config
+from pipeline.errors import EXIT_RESOURCES
+from pipeline.plan import step_text
+from pipeline.progress import duration, number_text
+from pipeline.runs import Run, find_runs
+from pipeline.runs.events import Event, last_steps
+from pipeline.stages import STAGES
+
+KEY_NUMBERS = ("reward", "rewards/mean", "loss")
+"""The metric that stands for a stage under way: the first of these in its last event."""
+
+
+@command
+def status(folder: RunFolder = None, as_json: AsJson = False) -> None:
+    """Show how far each stage of a run is."""
+    run = existing_run(folder)
+    driver = run.driver()
+    rows = stage_rows(run)
+    if as_json:
+        print_json({"run": str(run.path), "driver": driver.pid if driver else None, "stages": rows})
+        return
+    console = Console(highlight=False)
+    held = f"running in process {driver.pid} on {driver.host}" if driver else "not running"
+    console.print(f"{run.path}: {held}", markup=False)
+    table = Table("stage", "state", "step", "key number", "time")
+    for row in rows:
+        table.add_row(
+            row["stage"], row["state"], step_text(row["steps"]), row["key number"], _time(row["seconds"])
+        )
+    console.print(table)
+    for row in rows:
+        if row["error"]:
+            console.print(
+                f"{row['stage']}: {row['error']}  (details: {run.log(row['stage'])})",
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+@command
+def list_runs(
+    root: Annotated[Path, typer.Argument(help="Folder that holds the runs.")] = Path(Config.run).parent,
+    as_json: AsJson = False,
+) -> None:
+    """Show the runs below a folder."""
+    rows: list[dict[str, Any]] = []
+    for run in find_runs(root):
+        stages = stage_rows(run)
+        done = [row["stage"] for row in stages if row["state"] == "done"]
+        open_row = next((row for row in stages if row["state"] not in ("done", "missing")), None)
+        rows.append(
+            {
+                "run": str(run.path),
+                "state": f"{open_row['stage']} {open_row['state']}"
+                if open_row
+                else "done"
+                if done
+                else "new",
+                "done": done,
+                "updated": run.info().get("updated"),
+            }
+        )
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        print(f"There are no runs below {root}.")
+        return
+    table = Table("run", "state", "stages done", "last command")
+    for row in rows:
+        table.add_row(row["run"], row["state"], f"{len(row['done'])} of {len(STAGES)}", row["updated"] or "")
+    Console(highlight=False).print(table)
+
+
+@command
+def doctor(
+    folder: RunFolder = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Also start a local Ray and stop it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check the installation and the machine."""
+    from pipeline.doctor import run_checks
+
+    checks = run_checks(Path(folder or Config.run), ray)
+    failed = [check for check in checks if check.verdict == "failed"]
+    if as_json:
+        print_json({"ok": not failed, "checks": [vars(check) for check in checks]})
+    else:
+        console = Console(highlight=False)
+        table = Table("check", "", "found", "to do")
+        colours = {"ok": "green", "warning": "yellow", "failed": "red"}
+        for check in checks:
+            verdict = f"[{colours[check.verdict]}]{check.verdict}[/]"
+            table.add_row(check.name, verdict, check.detail, check.advice)
+        console.print(table)
+        console.print("All is well." if not failed else f"{len(failed)} of {len(checks)} checks failed.")
+    if failed:
+        raise typer.Exit(EXIT_RESOURCES)
+
+
+def stage_rows(run: Run) -> list[dict[str, Any]]:
+    """State, steps, key number and time of every stage of a run."""
+    events = run.events.read()
+    steps = last_steps(events)
+    alive = run.driver() is not None
+    rows = []
+    for spec in STAGES:
+        manifest = run.stage_manifest(spec.name)
+        state = "missing" if manifest is None else manifest.state
+        if state == "running" and not alive:
+            state = "interrupted"
+        mine = [event for event in events if event["stage"] == spec.name]
+        rows.append(
+            {
+                "stage": spec.name,
+                "state": state,
+                "steps": {domain or "": step for (name, domain), step in steps.items() if name == spec.name},
+                "key number": _key_number(manifest.summary if manifest else {}, mine),
+                "seconds": manifest.seconds if manifest else None,
+                "error": manifest.error if manifest else None,
+            }
+        )
+    return rows
+
+
+def _key_number(summary: dict[str, Any], events: list[Event]) -> str:
+    for name, value in summary.items():
+        if not isinstance(value, dict | list):
+            return f"{name} {number_text(value)}"
+    for name in KEY_NUMBERS:
+        if events and name in events[-1]:
+            return f"{name} {number_text(events[-1][name])}"
+    return ""
+
+
+def _time(seconds: float | None) -> str:
+    return "" if not seconds else duration(seconds)

@@ -1,0 +1,152 @@
+"""The grader's actor: attempts in, rewards out. Owns a sandbox worker; never imports torch.
+
+Which judgement pays which task is the router's matter (`rewards.router`); this file fetches the judgements: the
+domain's own grader for verifiable tasks, the generative reward model for general ones, or the user's function.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from pipeline.config.schema import Config
+from pipeline.errors import StageError
+from pipeline.sandboxes import open_sandbox
+from pipeline.tasks import find_domain
+from rewards.custom import CustomReward, CustomRewardError
+from rewards.extract import FormatError, split_thinking
+from rewards.genrm import GenRMClient, JudgeRequest, Sampling
+from rewards.language import LanguageScore, language_consistency
+from rewards.router import RewardConfig, combine_group
+from rewards.rubric import RubricResult
+from rewards.types import Reward, Verdict
+from rollout.records import Attempt
+
+_FORMAL = re.compile(r"<tool_call>.*?(?:</tool_call>|\Z)|\\boxed\{[^{}]*\}", re.DOTALL)
+
+
+class Grader:
+    """Grades groups of attempts; a function of its arguments alone, so that a repeated call does no harm.
+
+    Args:
+        judge_url: base URL of the judge; None where no general domain takes part.
+    """
+
+    def __init__(self, config: Config, judge_url: str | None) -> None:
+        self.config = config
+        self.sandbox = open_sandbox(config.sandbox)
+        self.judge = None if judge_url is None else _judge_client(config, judge_url)
+        self.custom = {name: CustomReward(d.reward) for name, d in config.domains.items() if d.enabled and d.reward}
+
+    def grade(self, groups: Sequence[Sequence[Attempt]]) -> list[list[Reward]]:
+        """The training rewards of each group, in order."""
+        rewards: list[list[Reward] | None] = [None] * len(groups)
+        general: list[int] = []
+        for index, group in enumerate(groups):
+            name = group[0].task.domain
+            if name in self.custom:
+                rewards[index] = self._custom(group)
+            elif find_domain(name, self.config.domains[name]).kind == "general":
+                general.append(index)
+            else:
+                rewards[index] = self._combine("verifiable", group, self.verdicts(group))
+        judged = self._rubrics([attempt for index in general for attempt in groups[index]])
+        for index in general:
+            results = [judged.pop(0) for _ in groups[index]]
+            rewards[index] = self._combine("general", groups[index], results)
+        return [reward for reward in rewards if reward is not None]
+
+    def verdicts(self, attempts: Sequence[Attempt]) -> list[Verdict]:
+        """What is true of each attempt: the domain's own grader, for general tasks the programmatic checks."""
+        return [
+            find_domain(a.task.domain, self.config.domains[a.task.domain]).grade(a, self.sandbox) for a in attempts
+        ]
+
+    def evaluate(self, attempts: Sequence[Attempt]) -> list[tuple[bool | None, float | None, str]]:
+        """For the evaluation of each attempt: right or not (None: invalid), share of the prompt's language (None: no
+        opinion), and the reason. A domain with the user's own reward counts as passed from a value of 0.5."""
+        rows: list[tuple[bool | None, float | None, str]] = []
+        for attempt in attempts:
+            if attempt.task.domain in self.custom:
+                reward = self._custom([attempt])[0]
+                passed, reason = None if reward.value is None else reward.value >= 0.5, reward.invalid_reason or ""
+            else:
+                verdict = self.verdicts([attempt])[0]
+                passed, reason = verdict.correct, verdict.reason
+            language = self._language(attempt)
+            rows.append((passed, None if language is None else language.share, reason))
+        return rows
+
+    def _combine(
+        self, kind: str, group: Sequence[Attempt], judgements: Sequence[Verdict] | Sequence[RubricResult]
+    ) -> list[Reward]:
+        length, language = self.config.rewards.length, self.config.rewards.language
+        domain = self.config.domains[group[0].task.domain]
+        turns = find_domain(group[0].task.domain, domain).max_turns
+        limit = (domain.max_new_tokens or self.config.sampling.max_new_tokens) * turns
+        settings = RewardConfig(
+            max_length=min(limit, self.config.sampling.max_context),
+            length_k=length.penalty,
+            length_band=length.band,
+            length_min_accuracy=length.min_accuracy,
+            length_quantile=length.quantile,
+            language_weight=language.penalty,
+        )
+        scores = [self._language(attempt) if language.penalty else None for attempt in group]
+        return combine_group(kind, judgements, [a.tokens for a in group], scores, settings)  # type: ignore[arg-type]
+
+    def _language(self, attempt: Attempt) -> LanguageScore | None:
+        """Of what the policy wrote for a reader, tool calls and boxes left out; None outside the configured languages
+        (English and Chinese where a domain names one)."""
+        languages = sorted({"en", "zh", *self.config.domains[attempt.task.domain].languages})
+        if attempt.task.language not in languages:
+            return None
+        text = "\n".join(_FORMAL.sub(" ", turn) for turn in attempt.completions)
+        return language_consistency(
+            text, attempt.task.language, languages, min_letters=self.config.rewards.language.minimum_letters
+        )
+
+    def _rubrics(self, attempts: Sequence[Attempt]) -> list[RubricResult]:
+        """The judge's results. An answer that breaks the format has no answer to judge and meets nothing."""
+        if not attempts:
+            return []
+        if self.judge is None:
+            raise StageError(f"domain {attempts[0].task.domain} is judged by the GenRM, and no judge was started")
+        requests = []
+        for attempt in attempts:
+            parts = split_thinking(attempt.final, attempt.task.mode, attempt.finished)
+            answer = "" if isinstance(parts, FormatError) else parts.answer_text
+            requests.append(JudgeRequest(attempt.task.prompt, answer, attempt.task.rubric))
+        return self.judge.judge_many(requests)
+
+    def _custom(self, group: Sequence[Attempt]) -> list[Reward]:
+        prompts = [list(attempt.task.messages) for attempt in group]
+        completions = [[{"role": "assistant", "content": attempt.final}] for attempt in group]
+        columns = {
+            name: [getattr(attempt.task, name) for attempt in group]
+            for name in ("id", "mode", "language", "answer", "tests", "environment", "difficulty", "provenance")
+        }
+        try:
+            return self.custom[group[0].task.domain].score(prompts, completions, **columns)
+        except CustomRewardError as error:
+            raise StageError(str(error)) from error
+
+    def close(self) -> None:
+        self.sandbox.close()
+        if self.judge is not None:
+            self.judge.close()
+
+
+def _judge_client(config: Config, url: str) -> GenRMClient:
+    judge = config.judge
+    return GenRMClient(
+        url,
+        judge.model,
+        timeout=judge.timeout_s,
+        concurrency=judge.concurrency,
+        votes=judge.votes,
+        deadline=config.runtime.step_deadline_s / 2,
+        sampling=Sampling(temperature=judge.temperature, max_tokens=judge.max_new_tokens, seed=config.seed),
+        api_key=os.environ.get(judge.api_key_env),
+    )

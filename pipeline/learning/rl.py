@@ -1,0 +1,208 @@
+"""The RL loop, from top to bottom: tasks, rollouts, rewards, one policy step, the log. Runs in the driver."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.schema import Config, RLConfig
+from pipeline.errors import StageError
+from pipeline.runs import Events, write_rollouts
+from pipeline.runtime import Handle
+from pipeline.tasks import find_domain
+from rewards.types import Reward
+from rollout.conversation import Trial
+from rollout.records import Group, Task, Trajectory
+from rollout.seeding import seed_for
+
+
+@dataclass(frozen=True)
+class RLRun:
+    """One run of the loop.
+
+    Attributes:
+        stage: for the log: `specialists` or `grpo`.
+        name: of the policy: a domain (and mode), or `mixed`.
+        rl: settings.
+        tasks: the tasks of a step, from its number.
+    """
+
+    stage: str
+    name: str
+    rl: RLConfig
+    tasks: Callable[[int], list[Task]]
+
+
+def run_rl(
+    run: RLRun,
+    config: Config,
+    policy: Handle,
+    grader: Handle,
+    events: Events,
+    folder: Path,
+    on_step: Callable[[int, Mapping[str, float]], None],
+    stop: threading.Event,
+) -> None:
+    """Runs the loop from the policy's last committed step to the end.
+
+    A step that was done before a crash but not logged is logged now (its rollouts are played and graded again; the
+    policy answers a repeated update with the stored metrics).
+
+    Raises:
+        StageError: when too many rewards of a step are invalid, or an actor is lost for good.
+    """
+    done = policy.call("committed").result()
+    for step in range(max(0, done), run.rl.steps):
+        if stop.is_set():
+            return
+        started = time.monotonic()
+        trials = make_trials(run, config, step)
+        trajectories: list[Trajectory] = policy.call("rollout", trials).result()
+        rolled = time.monotonic()
+        groups = grade(trajectories, grader)
+        _refuse_outage(run, groups, step, config.rewards.max_invalid_share)
+        graded = time.monotonic()
+        metrics = policy.call("update", step, groups).result()
+        times = {
+            "time/rollout_s": rolled - started,
+            "time/grade_s": graded - rolled,
+            "time/update_s": time.monotonic() - graded,
+        }
+        per_domain = by_domain(groups)
+        for domain, of_domain in per_domain.items():
+            write_rollouts(folder, run.stage, run.name if len(per_domain) == 1 else domain, step,
+                           rollout_rows(of_domain, step, config.seed))
+            if len(per_domain) > 1:
+                events.log(run.stage, step, domain=domain, **reward_metrics(of_domain))
+        summary = reward_metrics(groups)
+        tokens = sum(len(t.token_ids) for t in trajectories)
+        rate = tokens / max(1e-9, time.monotonic() - started)
+        events.log(run.stage, step, domain=run.name, **summary, **metrics, **times, **{"tokens_per_s": rate})
+        on_step(step, {"reward": summary["reward"], "tokens_per_s": rate})
+
+
+def make_trials(run: RLRun, config: Config, step: int) -> list[Trial]:
+    """group_size trials of each task, each with a seed of its own name."""
+    trials = []
+    for task in run.tasks(step):
+        domain = config.domains[task.domain]
+        found = find_domain(task.domain, domain)
+        for sample in range(domain.group_size):
+            trials.append(
+                Trial(
+                    task,
+                    sample,
+                    seed_for(config.seed, run.stage, run.name, step, task.id, sample),
+                    domain.max_new_tokens or config.sampling.max_new_tokens,
+                    tuple(found.tools),
+                    found.max_turns,
+                )
+            )
+    return trials
+
+
+def grade(trajectories: Sequence[Trajectory], grader: Handle) -> list[Group]:
+    """Groups in the order in which their tasks came: neighbours with one task id are one group."""
+    runs: list[list[Trajectory]] = []
+    for trajectory in trajectories:
+        if runs and runs[-1][0].task.id == trajectory.task.id and trajectory.attempt.sample != 0:
+            runs[-1].append(trajectory)
+        else:
+            runs.append([trajectory])
+    rewards: list[list[Reward]] = grader.call("grade", [[t.attempt for t in run] for run in runs]).result()
+    return [Group(run[0].task, tuple(run), tuple(paid)) for run, paid in zip(runs, rewards, strict=True)]
+
+
+def _refuse_outage(run: RLRun, groups: Sequence[Group], step: int, largest: float) -> None:
+    reasons: dict[str, int] = {}
+    total = 0
+    for group in groups:
+        for reward in group.rewards:
+            total += 1
+            if not reward.valid:
+                key = f"{group.task.domain}: {reward.invalid_reason}"
+                reasons[key] = reasons.get(key, 0) + 1
+    invalid = sum(reasons.values())
+    if total and invalid / total > largest:
+        culprit = max(reasons, key=lambda reason: reasons[reason])
+        raise StageError(
+            f"{run.stage}/{run.name}, step {step}: {invalid} of {total} rewards are invalid, more than "
+            f"rewards.max_invalid_share={largest:g}; most often ({reasons[culprit]} times): {culprit}"
+        )
+
+
+def by_domain(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    parts: dict[str, list[Group]] = {}
+    for group in groups:
+        parts.setdefault(group.task.domain, []).append(group)
+    return parts
+
+
+def reward_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Means over the samples of a step, under the names that TRL uses."""
+    rewards = [reward for group in groups for reward in group.rewards]
+    valid = [reward for reward in rewards if reward.valid]
+    attempts = [t.attempt for group in groups for t in group.trajectories]
+    spreads = [
+        max(values) - min(values)
+        for group in groups
+        if len(values := [r.value for r in group.rewards if r.value is not None]) > 1
+    ]
+    metrics = {
+        "reward": _mean([r.value for r in valid if r.value is not None]),
+        "tokens": _mean([float(a.tokens) for a in attempts]),
+        "pass_rate": _mean([float(r.passed) for r in valid if r.passed is not None]),
+        "invalid": float(len(rewards) - len(valid)),
+        "frac_reward_zero_std": _mean([float(spread < 1e-9) for spread in spreads]),
+        "completions/clipped_ratio": _mean([float(not a.finished) for a in attempts]),
+    }
+    for name in sorted({c.name for reward in valid for c in reward.components}):
+        parts = [c for reward in valid for c in reward.components if c.name == name]
+        metrics[f"rewards/{name}/mean"] = _mean([c.contribution for c in parts])
+    return metrics
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else 0.0
+
+
+def rollout_rows(groups: Sequence[Group], step: int, run_seed: int) -> list[dict[str, Any]]:
+    """One row per trajectory for the dashboard's files: what was asked, written, paid, and why."""
+    rows = []
+    for number, group in enumerate(groups):
+        advantages = group.advantages()
+        for trajectory, reward, advantage in zip(group.trajectories, group.rewards, advantages, strict=True):
+            attempt, task = trajectory.attempt, group.task
+            rows.append(
+                {
+                    "step": step,
+                    "domain": task.domain,
+                    "family": task.family,
+                    "task": task.id,
+                    "mode": task.mode,
+                    "language": task.language,
+                    "group": number,
+                    "sample": attempt.sample,
+                    "seed": run_seed,
+                    "weight_version": int(trajectory.versions.max()),
+                    "prompt": task.prompt,
+                    "completions": list(attempt.completions),
+                    "tool_results": list(attempt.tool_results),
+                    "stop_reason": attempt.stop_reason,
+                    "tokens": attempt.tokens,
+                    "reward": reward.value,
+                    "passed": reward.passed,
+                    "invalid_reason": reward.invalid_reason,
+                    "advantage": None if math.isnan(advantage) else float(advantage),
+                    "components": [component.to_json() for component in reward.components],
+                    "logprob_mean": float(trajectory.logprobs[trajectory.policy_mask].mean())
+                    if trajectory.policy_mask.any()
+                    else 0.0,
+                }
+            )
+    return rows

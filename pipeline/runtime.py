@@ -1,0 +1,195 @@
+"""Where actors live: Ray (the default) or this very process (`inline`, for tests and debugging).
+
+Nothing else in the project knows which one runs. Every wait has a deadline, and its error names who waited for whom.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Generic, Protocol, TypeVar
+
+from pipeline.config.schema import Config, RuntimeConfig
+from pipeline.errors import ResourceError, StageError
+
+T = TypeVar("T")
+
+
+class Pending(Protocol):
+    """An answer under way."""
+
+    def result(self, deadline_s: float | None = None) -> Any:
+        """Waits for the answer. Raises `StageError` when it does not come in time or the actor failed."""
+
+
+class Handle(Protocol):
+    """An actor: `handle.call("method", …).result()`."""
+
+    name: str
+
+    def call(self, method: str, *args: Any) -> Pending: ...
+
+    def stop(self) -> None:
+        """Ends the actor; what it committed to disk stays."""
+
+
+class Runtime(Protocol):
+    def spawn(self, cls: type, *args: Any, name: str, num_cpus: float = 1.0) -> Handle:
+        """Starts `cls(*args)` as an actor that is restarted when it dies. Its `__init__` must reload what it had
+        committed, and its methods must be idempotent: a call is repeated after a restart."""
+
+    @property
+    def parallel(self) -> bool:
+        """True if two actors really run at the same time."""
+
+    def shutdown(self) -> None: ...
+
+
+def create_runtime(config: Config) -> Runtime:
+    """The runtime of the configuration; nothing is started before the first `spawn`."""
+    return InlineRuntime() if config.runtime.backend == "inline" else RayRuntime(config.runtime)
+
+
+class InlineRuntime:
+    """All actors in this process; a call has its answer when it returns."""
+
+    parallel = False
+
+    def __init__(self) -> None:
+        self._handles: list[_InlineHandle[Any]] = []
+
+    def spawn(self, cls: type, *args: Any, name: str, num_cpus: float = 1.0) -> Handle:
+        handle = _InlineHandle(cls(*args), name)
+        self._handles.append(handle)
+        return handle
+
+    def shutdown(self) -> None:
+        for handle in self._handles:
+            handle.stop()
+        self._handles.clear()
+
+
+class _InlineHandle(Generic[T]):
+    def __init__(self, actor: T, name: str) -> None:
+        self.actor: T | None = actor
+        self.name = name
+
+    def call(self, method: str, *args: Any) -> Pending:
+        return _Done(getattr(self.actor, method)(*args))
+
+    def stop(self) -> None:
+        close = getattr(self.actor, "close", None)
+        if close is not None:
+            close()
+        self.actor = None
+
+
+class _Done:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def result(self, deadline_s: float | None = None) -> Any:
+        return self.value
+
+
+RESTARTS = 8
+"""Times that an actor is restarted before its death ends the stage."""
+
+
+class RayRuntime:
+    """Actors of Ray. On a laptop a single-node Ray of its own, never a cluster that happens to run."""
+
+    parallel = True
+
+    def __init__(self, config: RuntimeConfig) -> None:
+        self.config = config
+        self._handles: list[_RayHandle] = []
+        self._started = False
+
+    def spawn(self, cls: type, *args: Any, name: str, num_cpus: float = 1.0) -> Handle:
+        import ray
+
+        self._start()
+        gpus = self.config.gpus_per_worker if getattr(cls, "uses_gpu", False) else 0.0
+        self._require({"CPU": num_cpus, "GPU": gpus}, name)
+        options = {"num_cpus": num_cpus, "num_gpus": gpus, "max_restarts": RESTARTS, "max_task_retries": RESTARTS}
+        # A second thread of the actor answers `ping` while a step runs.
+        actor = ray.remote(cls).options(**options).remote(*args)
+        handle = _RayHandle(actor, name, self.config)
+        self._handles.append(handle)
+        return handle
+
+    def _start(self) -> None:
+        if self._started:
+            return
+        import ray
+
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        local = self.config.address == "local"
+        ray.init(
+            address=self.config.address,
+            num_cpus=self.config.num_cpus if local else None,
+            include_dashboard=False if local else None,
+            log_to_driver=False,
+            logging_level="error",
+            object_store_memory=256 * 2**20 if local else None,
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}},
+        )
+        self._started = True
+
+    def _require(self, wanted: dict[str, float], name: str) -> None:
+        """Raises `ResourceError` at once for what the cluster can never give: Ray itself would wait for ever."""
+        import ray
+
+        total = ray.cluster_resources()
+        for resource, amount in wanted.items():
+            if amount > total.get(resource, 0.0):
+                raise ResourceError(
+                    f"{name} needs {amount:g} {resource} and the cluster has {total.get(resource, 0.0):g}; "
+                    "lower specialists.wave or runtime.gpus_per_worker, or start a larger Ray"
+                )
+
+    def shutdown(self) -> None:
+        if not self._started:
+            return
+        import ray
+
+        for handle in self._handles:
+            handle.stop()
+        self._handles.clear()
+        ray.shutdown()
+        self._started = False
+
+
+class _RayHandle:
+    def __init__(self, actor: Any, name: str, config: RuntimeConfig) -> None:
+        self.actor, self.name, self.config = actor, name, config
+
+    def call(self, method: str, *args: Any) -> Pending:
+        return _RayPending(getattr(self.actor, method).remote(*args), self.name, method, self.config.step_deadline_s)
+
+    def stop(self) -> None:
+        import ray
+
+        ray.kill(self.actor)
+
+
+class _RayPending:
+    def __init__(self, ref: Any, actor: str, method: str, deadline_s: float) -> None:
+        self.ref, self.actor, self.method, self.deadline_s = ref, actor, method, deadline_s
+
+    def result(self, deadline_s: float | None = None) -> Any:
+        import ray
+
+        deadline_s = deadline_s or self.deadline_s
+        try:
+            return ray.get(self.ref, timeout=deadline_s)
+        except ray.exceptions.GetTimeoutError:
+            raise StageError(
+                f"the driver waited {deadline_s:g} s for {self.method} of {self.actor} and got no answer; raise "
+                "runtime.step_deadline_s if the step is that long"
+            ) from None
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            raise StageError(f"{self.actor} failed in {self.method}: {cause}") from error
+        except ray.exceptions.RayActorError as error:
+            raise StageError(f"{self.actor} died in {self.method} and was not restarted any more: {error}") from error

@@ -1,0 +1,129 @@
+"""Where rows come from: a JSONL file, a Parquet file, a folder, or the name of a `datasets` dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+MISSING: Final = object()
+"""What `lookup` gives for a column that a row does not have (None is a value)."""
+
+FILE_SUFFIXES = (".jsonl", ".parquet", ".json", ".csv", ".ndjson")
+
+
+class SourceError(ValueError):
+    """A source that can not be opened at all."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row and where it stands: `unit` is `line` or `row`, `number` counts from 1."""
+
+    source: str
+    unit: str
+    number: int
+    values: Mapping[str, Any]
+
+    @property
+    def place(self) -> str:
+        return f"{self.unit} {self.number}"
+
+    @property
+    def where(self) -> str:
+        return f"{self.source}, {self.place}"
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return {"source": self.source, self.unit: self.number}
+
+
+def read_rows(source: str, subset: str | None, split: str) -> tuple[list[Row], list[str]]:
+    """All rows of a source, and a sentence for each line that is no row.
+
+    `source` is a `.jsonl` or `.parquet` file, a folder of `save_to_disk`, a folder of data files, or a
+    dataset's name. A folder or name may end in `:split`, which then goes before `split`.
+
+    Raises:
+        SourceError: if it can not be opened.
+    """
+    if not source:
+        raise SourceError(
+            "`data.train` is empty: expected a .jsonl or .parquet file, a folder or a dataset's name"
+        )
+    path = Path(source).expanduser()
+    if path.is_file() and path.suffix == ".jsonl":
+        return _read_jsonl(source, path)
+    if path.is_file() and path.suffix == ".parquet":
+        return _numbered(source, _parquet_rows(source, path)), []
+    if path.is_file():
+        raise SourceError(f"{source}: expected a .jsonl or .parquet file, got {path.suffix or 'no suffix'}")
+    if not path.exists() and path.suffix in FILE_SUFFIXES:
+        raise SourceError(f"{source}: no such file (looked in {path.parent.absolute()})")
+    return _numbered(source, _dataset_rows(source, subset, split)), []
+
+
+def lookup(values: Mapping[str, Any], column: str) -> Any:
+    """The value of a column, or of `a.b` inside a nested one; `MISSING` where there is none."""
+    if column in values:
+        return values[column]
+    found: Any = values
+    for key in column.split("."):
+        if not isinstance(found, Mapping) or key not in found:
+            return MISSING
+        found = found[key]
+    return found
+
+
+def _read_jsonl(source: str, path: Path) -> tuple[list[Row], list[str]]:
+    rows, problems = [], []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            if not text.strip():
+                continue
+            values = json.loads(text)
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            problems.append(f"{source}, line {number}: not a line of JSON: {error}")
+            continue
+        if isinstance(values, dict):
+            rows.append(Row(source, "line", number, values))
+        else:
+            problems.append(f"{source}, line {number}: expected an object, got {type(values).__name__}")
+    return rows, problems
+
+
+def _numbered(source: str, rows: Iterable[Mapping[str, Any]]) -> list[Row]:
+    return [Row(source, "row", number, values) for number, values in enumerate(rows, start=1)]
+
+
+def _parquet_rows(source: str, path: Path) -> Iterable[Mapping[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{source}: can not be read as Parquet: {error}") from error
+    return rows
+
+
+def _dataset_rows(source: str, subset: str | None, split: str) -> Iterable[Mapping[str, Any]]:
+    import datasets
+
+    name = source
+    if not Path(source).exists() and ":" in source:
+        name, _, split = source.rpartition(":")
+    folder = Path(name).expanduser()
+    stored = (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+    try:
+        rows = datasets.load_from_disk(folder) if stored else datasets.load_dataset(name, subset, split=split)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SourceError(f"{source}: can not be loaded by `datasets`: {error}") from error
+    if isinstance(rows, datasets.DatasetDict):
+        if split not in rows:
+            raise SourceError(f"{source}: no split {split!r}; there are: {', '.join(rows)}")
+        return rows[split]
+    return rows

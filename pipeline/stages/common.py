@@ -1,0 +1,108 @@
+"""What several stages share: devices, artifacts, and the driver's side of a text run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.schema import Config
+from pipeline.grader import Grader
+from pipeline.judge import JudgeServer
+from pipeline.runs import Artifact
+from pipeline.runtime import Handle
+from pipeline.stages import StageContext
+from pipeline.tasks import find_domain
+from pipeline.text_worker import TextSpec, TextTrainer
+
+ADVANCE = 10
+"""Steps asked for in one call: how often a text run reports."""
+
+
+def device(config: Config) -> str:
+    """`cpu` or `cuda`. `auto` takes the GPU where one is seen."""
+    if config.device != "auto":
+        return config.device
+    return "cuda" if os.path.exists("/dev/nvidiactl") else "cpu"
+
+
+def cpus(config: Config) -> int:
+    """CPUs that the run may use."""
+    return config.runtime.num_cpus or len(os.sched_getaffinity(0))
+
+
+def threads(config: Config, workers: int = 1) -> int:
+    """Torch threads of each of `workers` workers that run at the same time."""
+    return max(1, (config.runtime.threads or cpus(config)) // workers)
+
+
+def artifact(context: StageContext, path: Path, kind: str, **meta: Any) -> Artifact:
+    return Artifact.of(path, kind, context.folder.parent, **meta)
+
+
+def input_path(context: StageContext, stage: str, name: str) -> Path:
+    """Where an input artifact lies."""
+    return context.inputs[stage][name].at(context.folder.parent)
+
+
+def text_run(
+    context: StageContext, label: str, spec: TextSpec, checkpoint: Path, measure: str | None = "auto"
+) -> dict[str, Any]:
+    """Trains to the end in an actor, logs each step, writes the checkpoint, and returns what `measure` says of it."""
+    worker = context.runtime.spawn(TextTrainer, spec, name=label, num_cpus=1)
+    try:
+        done = worker.call("committed").result()
+        with context.progress.task(label, spec.steps) as bar:
+            for start in range(0, spec.steps, ADVANCE):
+                for offset, metrics in enumerate(worker.call("advance", start, ADVANCE).result()):
+                    context.events.log(context.folder.name, start + offset, domain=label, **metrics)
+                    if start + offset >= done:
+                        bar.advance(step=start + offset + 1, **_shown(metrics))
+        measured: dict[str, Any] = worker.call("measure", measure).result() if measure else {}
+        worker.call("export", str(checkpoint)).result()
+        return measured
+    finally:
+        worker.stop()
+
+
+def needs_sandbox(config: Config, domains: Sequence[str]) -> bool:
+    """Whether an environment of these domains may run code."""
+    return any(find_domain(name, config.domains[name]).tools for name in domains)
+
+
+def needs_judge(config: Config, domains: Sequence[str]) -> bool:
+    """Whether the GenRM pays any of these domains."""
+    return any(
+        find_domain(name, config.domains[name]).kind == "general" and config.domains[name].reward is None
+        for name in domains
+    )
+
+
+@contextmanager
+def start_grader(context: StageContext, domains: Sequence[str]) -> Iterator[Handle]:
+    """A grader, and the judge behind it where one of the domains needs it."""
+    config = context.config
+    judge: Handle | None = None
+    grader: Handle | None = None
+    try:
+        url = None
+        if needs_judge(config, domains):
+            url = config.judge.base_url
+            if url is None:
+                checkpoint = str(input_path(context, "judge", "checkpoint"))
+                judge = context.runtime.spawn(
+                    JudgeServer, checkpoint, config.judge.model, device(config), 1, name="judge", num_cpus=0.2
+                )
+                url = judge.call("url").result(config.runtime.start_deadline_s)
+        grader = context.runtime.spawn(Grader, config, url, name="grader", num_cpus=0.2)
+        yield grader
+    finally:
+        for handle in (grader, judge):
+            if handle is not None:
+                handle.stop()
+
+
+def _shown(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: metrics[name] for name in ("loss", "indexer_kl", "tokens") if name in metrics}

@@ -1,0 +1,91 @@
+"""Where a run's tasks come from: the domains' generators, or the user's own data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.config.schema import Config, DomainConfig
+from pipeline.data import load_tasks, modes_of
+from rollout.records import MODES, Mode, Split, Task
+from rollout.seeding import rng_for
+from specialists import DOMAINS, get_domain
+from specialists.base import Domain
+from specialists.corpus import DomainMix, generated_task
+from specialists.own import OwnDomain
+
+HELDOUT_DRAWS = 50
+"""Draws per wanted held-out task before the generator counts as exhausted."""
+
+
+def enabled_domains(config: Config) -> list[str]:
+    """Names of the domains that take part, in the configuration's order."""
+    return [name for name, domain in config.domains.items() if domain.enabled]
+
+
+def domain_mixes(config: Config) -> dict[str, DomainMix]:
+    """How the built-in domains take part in generated text."""
+    return {name: _mix(config.domains[name]) for name in enabled_domains(config) if name in DOMAINS}
+
+
+def _mix(domain: DomainConfig) -> DomainMix:
+    return DomainMix(domain.share, tuple(domain.levels), tuple(domain.languages))
+
+
+def find_domain(name: str, config: DomainConfig) -> Domain:
+    """A built-in domain, or the stand-in for a domain that consists of the user's data alone."""
+    return get_domain(name) if name in DOMAINS else OwnDomain(name, config.kind)
+
+
+class TaskSource:
+    """Tasks of one domain.
+
+    Generated tasks are drawn by name (`draw`), own ones are dealt from a list that a seed shuffles each epoch.
+    """
+
+    def __init__(self, name: str, config: DomainConfig, seed: int) -> None:
+        self.name, self.config, self.seed = name, config, seed
+        self._own: dict[Split, list[Task]] = {}
+
+    def training(self, stage: str, step: int, count: int, modes: tuple[Mode, ...] = MODES) -> list[Task]:
+        """`count` training tasks of a step, modes in turn: equal arguments, equal tasks."""
+        tasks = []
+        for number in range(count):
+            mode = modes[number % len(modes)]
+            if self.config.data is None:
+                tasks.append(
+                    generated_task(self.name, _mix(self.config), "train", mode, self.seed, stage, step, number)
+                )
+            else:
+                tasks.append(self._dealt(stage, step * count + number, mode, modes))
+        return tasks
+
+    def _dealt(self, stage: str, position: int, mode: Mode, modes: tuple[Mode, ...]) -> Task:
+        own = self._tasks("train")
+        epoch, index = divmod(position, len(own))
+        order = list(range(len(own)))
+        rng_for(self.seed, stage, self.name, "epoch", epoch).shuffle(order)
+        task = own[order[index]]
+        return task.in_mode(mode if mode in modes_of(task) else modes_of(task)[0])
+
+    def heldout(self, count: int, mode: Mode) -> list[Task]:
+        """Up to `count` distinct held-out tasks in one mode; the same in every mode and for every checkpoint."""
+        if self.config.data is not None:
+            return [task.in_mode(mode) for task in self._tasks("heldout") if mode in modes_of(task)][:count]
+        tasks: dict[str, Task] = {}
+        for number in range(count * HELDOUT_DRAWS):
+            task = generated_task(self.name, _mix(self.config), "heldout", mode, self.seed, "heldout", number)
+            tasks.setdefault(task.id, task)
+            if len(tasks) == count:
+                break
+        return list(tasks.values())
+
+    def _tasks(self, split: Split) -> list[Task]:
+        if split not in self._own:
+            assert self.config.data is not None
+            self._own[split] = load_tasks(self.config.data, self.name, split)
+        return self._own[split]
+
+
+def task_sources(config: Config) -> Mapping[str, TaskSource]:
+    """A source for each enabled domain."""
+    return {name: TaskSource(name, config.domains[name], config.seed) for name in enabled_domains(config)}

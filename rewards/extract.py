@@ -1,0 +1,121 @@
+"""Strict extraction: the one place that decides which part of a completion is the answer.
+
+A completion that breaks the format is *wrong* (value 0), not invalid: the policy can learn the format. Each
+failure has a name, so that a run shows which rule is broken how often. Strictness is the defence against
+the answer shotgun (`\\boxed{0} ... \\boxed{9}`), against a box inside the thinking and against a quoted
+prompt.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["thinking", "direct"]
+
+THINK_OPEN = "<think>"
+THINK_CLOSE = "</think>"
+MAX_ANSWER_CHARS = 200
+
+_BOX = re.compile(r"\\boxed(?![A-Za-z])")
+_FENCE = re.compile(r"^[ \t]*```[ \t]*([^\s`]*)[ \t]*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """A completion cut at the end of its thinking. `thought` is empty in direct mode."""
+
+    thought: str
+    answer_text: str
+
+
+@dataclass(frozen=True)
+class FormatError:
+    """A named break of the format: `name` is stable (a metric), `detail` is for the reader."""
+
+    name: str
+    detail: str
+
+
+def split_thinking(completion: str, mode: Mode, finished: bool = True) -> Thinking | FormatError:
+    """Cut `completion` (the text after the prompt, without the end token) at the end of its thinking.
+
+    In thinking mode the chat template has already written `<think>`, so the completion holds exactly one
+    `</think>`. In direct mode the template has opened and closed it, so the completion holds neither.
+    `finished` is False when the sampler stopped at its length limit: then there is no final answer to read.
+    """
+    if not finished:
+        return FormatError("truncated", "the completion was cut at the length limit")
+    if THINK_OPEN in completion:
+        return FormatError("stray_think_open", f"the template opens {THINK_OPEN}; the completion must not")
+    ends = completion.count(THINK_CLOSE)
+    if mode == "direct":
+        if ends:
+            return FormatError("think_in_direct_mode", f"{THINK_CLOSE} in a direct answer")
+        return Thinking("", completion.strip())
+    if mode != "thinking":
+        raise ValueError(f"mode must be 'thinking' or 'direct', got {mode!r}")
+    if ends == 0:
+        return FormatError("truncated", f"no {THINK_CLOSE}: the thinking never ended")
+    if ends > 1:
+        return FormatError("several_think_ends", f"{ends} times {THINK_CLOSE}, expected one")
+    thought, _, answer = completion.partition(THINK_CLOSE)
+    if not thought.strip():
+        return FormatError("empty_thinking", "thinking mode without a thought")
+    return Thinking(thought.strip(), answer.strip())
+
+
+def boxed_answer(text: str, max_chars: int = MAX_ANSWER_CHARS) -> str | FormatError:
+    """The content of the one `\\boxed{...}` in `text`; braces inside must balance (`\\{` and `\\}` do not
+    count).
+    """
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
+        return FormatError("no_answer", r"no \boxed{...}")
+    if len(boxes) > 1:
+        return FormatError("several_answers", rf"{len(boxes)} times \boxed, expected one")
+    start = boxes[0].end()
+    if not text.startswith("{", start):
+        return FormatError("unbalanced_braces", r"\boxed is not followed by {")
+    depth, position = 0, start
+    while position < len(text):
+        character = text[position]
+        if character == "\\":
+            position += 2
+            continue
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return _bounded(text[start + 1 : position].strip(), max_chars)
+        position += 1
+    return FormatError("unbalanced_braces", r"\boxed{ is never closed")
+
+
+def _bounded(answer: str, max_chars: int) -> str | FormatError:
+    if not answer:
+        return FormatError("empty_answer", r"\boxed{} is empty")
+    if len(answer) > max_chars:
+        return FormatError("answer_too_long", f"{len(answer)} characters, at most {max_chars}")
+    return answer
+
+
+def code_block(text: str, language: str = "python") -> str | FormatError:
+    """The content of the one fenced block in `text`, which must be tagged with `language`."""
+    fences = list(_FENCE.finditer(text))
+    if not fences:
+        return FormatError("no_answer", f"no ```{language} block")
+    if len(fences) == 1:
+        return FormatError("unclosed_block", "the fenced block is never closed")
+    if len(fences) > 2:
+        return FormatError("several_answers", f"{len(fences) // 2} or more fenced blocks, expected one")
+    opening, closing = fences
+    if opening.group(1).lower() != language:
+        return FormatError(
+            "wrong_language", f"the block is tagged {opening.group(1)!r}, expected {language!r}"
+        )
+    if closing.group(1):
+        return FormatError("unclosed_block", "the fenced block is never closed")
+    source = text[opening.end() + 1 : closing.start()]
+    if not source.strip():
+        return FormatError("empty_answer", "the fenced block is empty")
+    return source

@@ -1,0 +1,135 @@
+"""What goes into the sandbox and what comes out: `Limits`, `Job`, `JobResult`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+Status = Literal["ok", "runtime_error", "cpu_limit", "wall_limit", "memory", "output_limit", "sandbox_error"]
+Kind = Literal["program", "calls", "trusted"]
+
+
+class SandboxUnavailable(RuntimeError):
+    """No (or not the wanted) sandbox works on this machine; the message says what was tried and what the
+    kernel said.
+    """
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one job. `cpu_seconds` are whole seconds (RLIMIT_CPU); `output_bytes` bounds each of
+    stdout, stderr, the result and every file the job writes. The wall limit is meant for sleepers: a job
+    that has computed for a tenth of it gets up to three times as long, until its CPU limit ends it.
+    """
+
+    cpu_seconds: int = 2
+    wall_seconds: float = 10.0
+    memory_bytes: int = 512 << 20
+    output_bytes: int = 1_000_000
+    stack_bytes: int = 64 << 20
+    open_files: int = 64
+
+
+@dataclass(frozen=True)
+class Call:
+    """One function call: `module` is None for the job's own source, else a module among the job's files."""
+
+    function: str
+    args: Sequence[Any]
+    module: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One thing to run. Make it with `program`, `function`, `in_files` or `trusted_call`.
+
+    Inputs are text and JSON values. Expected outputs have no field here on purpose: the caller compares.
+    """
+
+    kind: Kind
+    source: str | None = None
+    stdin: str = ""
+    calls: tuple[Call, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    target: str = ""
+    args: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        for path in self.files:
+            pure = PurePosixPath(path)
+            if not path or pure.is_absolute() or ".." in pure.parts or "\0" in path:
+                raise ValueError(f"a file of a job needs a relative path without '..', got {path!r}")
+
+    @staticmethod
+    def program(source: str, stdin: str = "", files: Mapping[str, str] | None = None) -> Job:
+        """Run `source` as `__main__` with `stdin`; with `files`, in a fresh writable folder that holds
+        them.
+        """
+        return Job("program", source=source, stdin=stdin, files=dict(files or {}))
+
+    @staticmethod
+    def function(source: str, name: str, calls: Sequence[Sequence[Any]]) -> Job:
+        """Define `source` once and call `name` with each list of arguments."""
+        return Job("calls", source=source, calls=tuple(Call(name, tuple(args)) for args in calls))
+
+    @staticmethod
+    def in_files(files: Mapping[str, str], calls: Sequence[Call]) -> Job:
+        """Write `files` into a fresh folder and call functions of the modules in it."""
+        return Job("calls", files=dict(files), calls=tuple(calls))
+
+    @staticmethod
+    def trusted_call(target: str, *args: Any) -> Job:
+        """Call our own function `package.module:name` with JSON arguments; its JSON result is
+        `results[0].value`.
+
+        The function is trusted, its arguments are not: it runs in the same killable, confined child.
+        """
+        if ":" not in target:
+            raise ValueError(f"a trusted call names 'package.module:function', got {target!r}")
+        return Job("trusted", target=target, args=args)
+
+    def payload(self) -> bytes:
+        """The JSON that the child reads. Raises `TypeError` or `ValueError` for arguments that are not
+        JSON.
+        """
+        record = {
+            "kind": self.kind,
+            "source": self.source,
+            "stdin": self.stdin,
+            "files": dict(self.files),
+            "calls": [[call.module, call.function, list(call.args)] for call in self.calls],
+            "target": self.target,
+            "args": list(self.args),
+        }
+        return json.dumps(record, allow_nan=False).encode()
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """What one call returned, as a plain JSON value, or why it did not return."""
+
+    ok: bool
+    value: Any = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job ended. Only `sandbox_error` is our fault (the reward is then invalid); every other status
+    that is not `ok` is the program's. `exit_code` is reported and never evidence of anything: `os._exit(0)`
+    gives 0.
+    """
+
+    status: Status
+    stdout: str = ""
+    stderr: str = ""
+    results: tuple[CallResult, ...] = ()
+    exit_code: int = 0
+    signal: int = 0
+    cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    max_rss_bytes: int = 0
+    error: str = ""

@@ -1,0 +1,105 @@
+"""The two ways to start a zygote, strongest first, and the measurement of which one this machine can do.
+
+- `bubblewrap`: own user, mount, process, network, IPC and host-name namespaces; an almost empty read-only
+  file system
+  with one bounded `/tmp`. Inside it, everything of the next tier as well.
+- `landlock`: Landlock, seccomp, rlimits, no capabilities, on the host's own namespaces. It needs no
+  privilege.
+
+A machine that can do neither gets no sandbox at all: `SandboxUnavailable`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Tier = Literal["bubblewrap", "landlock"]
+TIERS: tuple[Tier, ...] = ("bubblewrap", "landlock")
+
+HERE = Path(__file__).resolve().parent
+BOX_BYTES = 16 << 20
+# PYTHONHASHSEED fixes set order, so that the same program gets the same verdict twice. (`-I` would ignore
+# it.)
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "PYTHONUTF8": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "TZ": "UTC",
+    "LC_ALL": "C.UTF-8",
+}
+_SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin")
+_BOOT = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from inside import zygote; sys.path.pop(0); "
+    "zygote.main(sys.argv[1:])"
+)
+
+
+@dataclass(frozen=True)
+class TierReport:
+    """`tier` is the strongest tier that ran a confined program here, or None. `details` maps each tier
+    tried to what happened; `why_not_higher` is a sentence for each tier above the one reached.
+    """
+
+    tier: Tier | None
+    details: dict[str, str]
+    why_not_higher: str
+
+
+def interpreter() -> str:
+    """The base interpreter itself: a virtual environment's link would need the environment's folder to be
+    visible.
+    """
+    return os.path.realpath(sys.executable)
+
+
+def readable_paths(extra: Sequence[str] = ()) -> list[str]:
+    """What a job may read: system libraries, this Python, and `extra`. No `/etc`, `/proc`, `/home` or
+    working copy.
+    """
+    paths = [*_SYSTEM, sys.base_prefix, *extra]
+    return [path for path in dict.fromkeys(paths) if os.path.exists(path)]
+
+
+def command(tier: Tier, options: str, readable: Sequence[str]) -> list[str]:
+    """The command line that starts a zygote; `options` is its JSON argument."""
+    python = [interpreter(), "-s", "-S", "-P", "-c", _BOOT, str(HERE), options]
+    if tier == "landlock":
+        return python
+    program = shutil.which("bwrap")
+    if program is None:
+        raise FileNotFoundError("bwrap is not installed (Debian, Ubuntu: apt install bubblewrap)")
+    # No --new-session: the process has a session of its own already (no terminal to inject into), and one
+    # killpg on its process group ends the whole tree.
+    isolation = [
+        "--unshare-user",
+        "--unshare-all",
+        "--disable-userns",
+        "--cap-drop",
+        "ALL",
+        "--clearenv",
+    ]
+    for name, value in ENVIRONMENT.items():
+        isolation += ["--setenv", name, value]
+    # bubblewrap's own / and /dev are unbounded and writable unless sized and remounted.
+    files = ["--size", "1048576", "--tmpfs", "/"]
+    for path in (*readable, str(HERE)):
+        files += ["--ro-bind", path, path]
+    files += [
+        "--dev",
+        "/dev",
+        "--size",
+        str(BOX_BYTES),
+        "--tmpfs",
+        "/tmp",
+        "--remount-ro",
+        "/dev",
+        "--remount-ro",
+        "/",
+    ]
+    return [program, *isolation, *files, "--chdir", "/", "--", *python]

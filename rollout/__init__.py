@@ -1,0 +1,1 @@
+"""How a task is tried: records, engines, the conversation loop, tools."""

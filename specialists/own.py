@@ -1,0 +1,60 @@
+"""A domain that consists of the user's own tasks: one turn, an answer in a box, or a rubric."""
+
+from __future__ import annotations
+
+import random
+
+from rewards.exact import grade_exact
+from rewards.extract import FormatError, boxed_answer, split_thinking
+from rewards.math import grade_math
+from rewards.rubric import check_criterion
+from rewards.sandbox import SandboxWorker
+from rewards.types import Verdict
+from rollout.environment import Environment, ToolSpec
+from rollout.records import Attempt, Message, Task
+from specialists.base import Kind, Request
+
+
+class OwnDomain:
+    """See the module. `verifiable` tasks carry an `answer`, `general` ones a `rubric`."""
+
+    families: tuple[str, ...] = ()
+    tools: tuple[ToolSpec, ...] = ()
+    max_turns = 1
+
+    def __init__(self, name: str, kind: str) -> None:
+        self.name = name
+        self.kind: Kind = "general" if kind == "general" else "verifiable"
+
+    def generate(self, request: Request) -> Task:
+        raise ValueError(f"domain {self.name} has no generator: its tasks come from domains.{self.name}.data")
+
+    def demonstrate(self, task: Task, rng: random.Random, careful: bool) -> list[Message]:
+        raise ValueError(f"domain {self.name} has no demonstrations: its tasks come from domains.{self.name}.data")
+
+    def environment(self, task: Task, sandbox: SandboxWorker | None) -> Environment | None:
+        return None
+
+    def grade(self, attempt: Attempt, sandbox: SandboxWorker | None) -> Verdict:
+        """The boxed answer against `task.answer`: as text first, then as mathematics. General tasks: by those criteria
+        that a program can check."""
+        parts = split_thinking(attempt.final, attempt.task.mode, attempt.finished)
+        if isinstance(parts, FormatError):
+            return Verdict(False, parts.name, {"detail": parts.detail})
+        if self.kind == "general":
+            return _checked(attempt.task, parts.answer_text)
+        if attempt.task.answer is None:
+            return Verdict.invalid(f"task {attempt.task.id} has no answer to compare with")
+        answer = boxed_answer(parts.answer_text)
+        if isinstance(answer, FormatError):
+            return Verdict(False, answer.name, {"detail": answer.detail})
+        exact = grade_exact(answer, str(attempt.task.answer))
+        return exact if exact.correct else grade_math(answer, str(attempt.task.answer), sandbox)
+
+
+def _checked(task: Task, answer: str) -> Verdict:
+    known = [c for c in task.rubric if c.known is not None]
+    if not known:
+        return Verdict.invalid(f"task {task.id}: no criterion of its rubric can be checked by a program")
+    missed = [c.name for c in known if not check_criterion(c.known or {}, answer)]
+    return Verdict(not missed, "all met" if not missed else f"missed: {missed[0]}", {"missed": missed})

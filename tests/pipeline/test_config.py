@@ -1,0 +1,162 @@
+"""Settings: what is merged, what is refused, and how it is told."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Config, ConfigError, load_config, presets
+from pipeline.config.explain import explain, to_yaml
+from pipeline.config.keys import key_table
+from pipeline.config.validate import range_of
+from pipeline.errors import UsageError
+
+
+def problems_of(*overrides: str, files: tuple[Path, ...] = (), preset: str | None = "tiny") -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(preset, files, overrides)
+    return {problem.key: str(problem) for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_preset_is_valid(preset):
+    config, _ = load_config(preset)
+    assert isinstance(config, Config)
+    assert config.domains
+
+
+def test_later_layers_win_and_their_origin_is_kept(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("base:\n  steps: 11\n  documents: 12\n")
+    second.write_text("base: {steps: 13}\n")
+    config, origins = load_config("tiny", [first, second], ["seed=5"])
+    assert (config.base.steps, config.base.documents, config.seed) == (13, 12, 5)
+    assert origins.of("base.steps").where == f"{second}:1"
+    assert origins.of("base.documents").where == f"{first}:3"
+    assert str(origins.of("seed")) == "override seed=5"
+    assert origins.of("grpo.clip_low").kind == "default"
+    assert origins.of("domains.math.levels").where.startswith("configs/tiny.yaml:")
+
+
+def test_types_are_those_of_the_schema():
+    config, _ = load_config("tiny", [], ["grpo.optimizer.lr=1", "grpo.optimizer.betas=[0,0.5]", "base.steps=7"])
+    assert isinstance(config.grpo.optimizer.lr, float)
+    assert config.grpo.optimizer.betas == [0.0, 0.5]
+    assert load_config("tiny", [], ["grpo.optimizer.lr=1e-5"])[0].grpo.optimizer.lr == 1e-5
+
+
+def test_all_mistakes_of_all_layers_are_told_at_once(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("grpo:\n  stepz: 3\n  steps: many\nbase: 3\ndomains:\n  maths: {share: 1}\n")
+    found = problems_of("grpo.optimizer.lr=-1", "device=cud", "lr=3", "seed=1.5", "judge.votes=2", files=(file,))
+    assert "Did you mean grpo.steps?" in found["grpo.stepz"]
+    assert f"{file}:2" in found["grpo.stepz"]
+    assert "expected an integer, got 'many'" in found["grpo.steps"]
+    assert "it is a section" in found["base"]
+    assert "Did you mean domains.math?" in found["domains.maths"]
+    assert "greater than 0" in found["grpo.optimizer.lr"]
+    assert "Did you mean cuda?" in found["device"]
+    assert "optimizer.lr" in found["lr"]
+    assert "expected an integer" in found["seed"]
+    assert "odd" in found["judge.votes"]
+    assert len(found) == 9
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "says"),
+    [
+        ("domains.math.group_size=1", "domains.math.group_size", "2 or more"),
+        ("base.careful_share=1.5", "base.careful_share", "between 0 and 1"),
+        ("base.optimizer.lr=.inf", "base.optimizer.lr", "finite"),
+        ("base.optimizer.lr=.nan", "base.optimizer.lr", "finite"),
+        ("base.optimizer.betas=[0.9]", "base.optimizer.betas", "two numbers"),
+        ("sandbox.min_tier=docker", "sandbox.min_tier", "landlock, bubblewrap"),
+        ("sampling.max_new_tokens=384", "sampling.max_new_tokens", "below sampling.max_context"),
+        ("sampling.max_context=5000", "sampling.max_context", "model.max_position_embeddings"),
+        ("model.qk_rope_head_dim=15", "model.qk_rope_head_dim", "even"),
+        ("model.qk_rope_head_dim=64", "model.qk_rope_head_dim", "model.index_head_dim"),
+        ("evaluate.checkpoints=[last]", "evaluate.checkpoints", "distilled"),
+        ("judge.base_url=localhost", "judge.base_url", "http://"),
+        ("domains.math.languages=[english]", "domains.math.languages", "ISO 639-1"),
+        ("domains.math.data={}", "domains.math.data.train", "must name"),
+        ("domains.math.enabled=maybe", "domains.math.enabled", "true or false"),
+        ("model.dtype=true", "model.dtype", "expected text"),
+        ("base.steps=null", "base.steps", "an integer"),
+        ("grpo.learning_rate=1", "grpo.learning_rate", "grpo.optimizer.lr"),
+        ("seed", "seed", "expected key=value"),
+        ("seed=[1", "seed", "not valid YAML"),
+    ],
+)
+def test_one_mistake_is_named_with_what_was_expected(override, key, says):
+    found = problems_of(override)
+    assert list(found) == [key]
+    assert says in found[key]
+
+
+def test_no_domain_enabled_is_refused():
+    names = load_config("tiny")[0].domains
+    assert "at least one domain" in problems_of(*(f"domains.{name}.enabled=false" for name in names))["domains"]
+
+
+def test_an_own_domain_needs_own_data():
+    config, _ = load_config("tiny", [], ["domains.riddles.data.train=riddles.jsonl", "domains.riddles.levels=[1]"])
+    assert config.domains["riddles"].data.train == "riddles.jsonl"
+    assert "domains.riddles.data.train" in problems_of("domains.riddles.levels=[1]")["domains.riddles"]
+
+
+def test_a_null_section_takes_earlier_values_back(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("domains: {math: {data: {train: a.jsonl, columns: {answer: solution}}}}\n")
+    config, origins = load_config("tiny", [file])
+    assert config.domains["math"].data.columns == {"answer": "solution"}
+    assert origins.of("domains.math.data.columns.answer").where == f"{file}:1"
+    assert load_config("tiny", [file], ["domains.math.data=null"])[0].domains["math"].data is None
+    again = ["domains.math.data=null", "domains.math.data.train=b.jsonl"]
+    assert load_config("tiny", [file], again)[0].domains["math"].data.columns == {}
+
+
+@pytest.mark.parametrize("text", ["a: [1\n", "- 1\n", "seed: 1\nseed: 2\n"])
+def test_a_broken_file_is_named(tmp_path, text):
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    assert str(file) in problems_of(files=(file,))[str(file)]
+
+
+def test_missing_preset_and_file_are_told_together(tmp_path):
+    found = problems_of(preset="tniy", files=(tmp_path / "none.yaml",))
+    assert "Did you mean tiny?" in found["--preset"]
+    assert "none.yaml" in found["-c"]
+    assert len(found) == 2
+
+
+def test_a_preset_may_be_a_path(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("domains: {math: {}}\nseed: 9\n")
+    assert load_config(str(file))[0].seed == 9
+
+
+def test_the_printed_settings_read_back_the_same(tmp_path):
+    config, _ = load_config("smoke", [], ["domains.math.data.train=x.jsonl"])
+    file = tmp_path / "config.yaml"
+    file.write_text(to_yaml(config))
+    assert load_config(None, [file])[0] == config
+
+
+def test_every_number_and_enumeration_has_a_range():
+    numeric = [
+        key.path
+        for key in key_table().values()
+        if not key.section and ("number" in key.type or "integer" in key.type)
+    ]
+    assert len(numeric) > 100
+    assert [path for path in numeric if range_of(path) is None] == []
+
+
+def test_explain_tells_type_range_default_value_and_origin():
+    config, origins = load_config("tiny", [], ["grpo.clip_low=0.1"])
+    row = explain("grpo.clip_low", config, origins)
+    assert row["help"].startswith("importance ratio")
+    assert (row["default"], row["value"], row["set"]) == (0.2, 0.1, "override grpo.clip_low=0.1")
+    assert "between 0 and 1" in row["must be"]
+    assert any(inner["key"] == "grpo.optimizer" for inner in explain("grpo", config, origins)["keys"])
+    with pytest.raises(UsageError, match=r"grpo\.clip_low"):
+        explain("grpo.cliplow", config, origins)

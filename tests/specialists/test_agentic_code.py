@@ -1,0 +1,154 @@
+import json
+import random
+
+import pytest
+
+from rollout.records import MODES, Task
+from specialists import repositories
+from specialists.agentic_code import DOMAIN, UNAVAILABLE
+from specialists.base import Request, assistant, split_of
+from specialists.repositories import FAMILIES, TESTS, _by_name, _slips, draw_problem, evaluate, with_bug
+
+
+def tasks(count, mode="direct", split="train", levels=(1, 2, 3)):
+    return [DOMAIN.generate(Request(seed, split, mode, levels)) for seed in range(count)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_careful_is_right_and_careless_usually_wrong(mode, sandbox, replay):
+    careless_right, seen = 0, set()
+    for seed, task in enumerate(tasks(100, mode)):
+        seen.add(task.family)
+        rng = random.Random(seed)
+        careful = replay(DOMAIN, task, DOMAIN.demonstrate(task, rng, careful=True))
+        assert DOMAIN.grade(careful, sandbox).correct is True, task.prompt
+        assert len(careful.completions) <= DOMAIN.max_turns
+        careless = replay(DOMAIN, task, DOMAIN.demonstrate(task, rng, careful=False))
+        careless_right += DOMAIN.grade(careless, sandbox).correct is not False
+    assert seen == set(DOMAIN.families)
+    assert careless_right == 0
+
+
+def test_the_expected_results_are_what_the_repaired_files_compute(sandbox):
+    for task in tasks(30):
+        fix = task.environment["fix"]
+        environment = DOMAIN.environment(task, sandbox)
+        assert environment.call("test", {}) == f"fail: {task.environment['symptom']}"
+        assert environment.call("edit", fix) == "ok"
+        assert environment.call("test", {}) == "pass"
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hidden_checks_reject_every_single_slip(family, level):
+    for seed in range(15):
+        rng = random.Random(seed)
+        problem = draw_problem(rng, family, level)
+        repository = repositories.build(rng, problem, level)
+        target, table = problem.functions[0], _by_name(problem.functions)
+        checks = [check for check in repository.hidden if check["function"] == target.name]
+        assert 4 <= len(checks) <= 10
+        for slip in _slips(target, FAMILIES):
+            wrong = {**table, target.name: with_bug(target, slip)}
+            assert any(evaluate(wrong, target.name, check["args"]) != check["result"] for check in checks)
+
+
+def test_other_wrong_edits_fail_in_the_sandbox(sandbox, replay):
+    for task in tasks(10, levels=(1,)):
+        fix = task.environment["fix"]
+        for text in (
+            "    return 0",
+            "    return a",
+            "    return True",
+            "    while True: pass",
+            "    return",
+            ")",
+        ):
+            environment = DOMAIN.environment(task, sandbox)
+            result = environment.call("edit", {**fix, "text": text})
+            turn = assistant("", call=("edit", {**fix, "text": text}))
+            messages = [turn, {"role": "tool", "content": result}, assistant("Done.")]
+            assert DOMAIN.grade(replay(DOMAIN, task, messages), sandbox).correct is False
+            if "while" not in text:
+                assert environment.call("test", {}).startswith("fail: ")
+        break
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("view", {}),
+        ("view", {"path": 3}),
+        ("view", {"path": ["calc.py"]}),
+        ("view", {"path": "/etc/passwd"}),
+        ("view", {"path": "calc.py", "line": 1}),
+        ("edit", {"path": "calc.py"}),
+        ("edit", {"path": "calc.py", "line": True, "text": "x"}),
+        ("edit", {"path": "calc.py", "line": "3", "text": "x"}),
+        ("edit", {"path": "calc.py", "line": 0, "text": "x"}),
+        ("edit", {"path": "calc.py", "line": 10**30, "text": "x"}),
+        ("edit", {"path": "calc.py", "line": 1, "text": None}),
+        ("edit", {"path": "calc.py", "line": 1, "text": "x" * 10**6}),
+        ("edit", {"path": TESTS, "line": 1, "text": "x"}),
+        ("test", {"path": "calc.py"}),
+        ("rm", {}),
+        ("", {"": []}),
+    ],
+)
+def test_calls_that_make_no_sense_are_told_so(name, arguments):
+    task = tasks(1, levels=(1,))[0]
+    environment = DOMAIN.environment(task, None)
+    assert environment.call(name, arguments).startswith("error: ")
+    assert environment.state()["files"] == task.environment["files"]
+    json.dumps(environment.state())
+
+
+def test_odd_text_in_a_file_is_the_policys_fault(sandbox):
+    task = tasks(1, levels=(1,))[0]
+    for text in (
+        "\ud800",
+        "\x00",
+        "    return 1\n    return 2",
+        "import os; os._exit(0)",
+        "print('x' * 10**7)",
+    ):
+        environment = DOMAIN.environment(task, sandbox)
+        assert environment.call("edit", {"path": "calc.py", "line": 3, "text": text}) == "ok"
+        assert environment.call("test", {}).startswith("fail: ") or "return 2" in text
+
+
+def test_attempts_do_not_share_files(sandbox):
+    task = tasks(1)[0]
+    first, second = DOMAIN.environment(task, None), DOMAIN.environment(task, None)
+    first.call("edit", task.environment["fix"])
+    assert second.state()["files"] == task.environment["files"] != first.state()["files"]
+
+
+def test_without_a_sandbox_there_is_no_opinion(sandbox, replay):
+    task = tasks(1)[0]
+    attempt = replay(DOMAIN, task, DOMAIN.demonstrate(task, random.Random(0), careful=True))
+    assert DOMAIN.grade(attempt, None).correct is None
+    environment = DOMAIN.environment(task, None)
+    assert environment.call("test", {}) == UNAVAILABLE
+    assert environment.state()["tests_unavailable"]
+
+
+def test_a_turn_without_its_thought_is_wrong(sandbox, replay):
+    task = tasks(1, "thinking")[0]
+    messages = DOMAIN.demonstrate(task, random.Random(0), careful=True)
+    messages[0] = {**messages[0], "reasoning_content": ""}
+    assert DOMAIN.grade(replay(DOMAIN, task, messages), sandbox).correct is False
+
+
+def test_splits_are_disjoint_and_large_enough():
+    heldout = tasks(900, split="heldout", levels=(1, 2))
+    assert len({task.id for task in heldout}) >= 400
+    assert not {task.id for task in heldout} & {task.id for task in tasks(900, levels=(1, 2))}
+    problem = draw_problem(random.Random(0), "operator", 1)
+    assert split_of(problem) == split_of(draw_problem(random.Random(0), "operator", 1))
+
+
+def test_same_request_same_task():
+    for first, second in zip(tasks(50), tasks(50), strict=True):
+        assert first == second == Task.from_json(first.to_json())
+        assert json.loads(json.dumps(first.to_json())) == first.to_json()
