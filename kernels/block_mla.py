@@ -15,10 +15,11 @@ from torch import Tensor
 
 from kernels.tiles import Selection, Tile, accumulation_dtype, mask_bias, tiles
 
-# A tile whose keys outnumber index_topk by more than this gathers the selected rows instead of scoring all
-# of them. Gathering moves k * D values for each query through memory, where a masked product reads each key
-# once for a whole tile: measured on two cores (D = 80, H = 4, k = 64), the two cross at about 2000 keys.
-GATHER_RATIO = 32
+# A tile whose keys outnumber index_topk by more than this gathers the selected rows instead of scoring all of
+# them. Gathering costs the same at any length, a masked product grows with it. Measured on one core, forward
+# and backward (D = 80, H = 4, k = 64, one sequence): 12 against 16 ms at 512 keys, 110 against 688 ms at 4096,
+# equal near 4 k; 8 leaves room for groups of many sequences, whose gathered rows leave the cache.
+GATHER_RATIO = 8
 
 
 def block_mla_attention(
@@ -55,8 +56,11 @@ def tile_probabilities(tile: Tile, q: Tensor, kv: Tensor, scale: float, selected
     queries, keys = tile.queries(q), tile.keys(kv)
     n, count, heads, dim = queries.shape
     scores = torch.baddbmm(
-        q.new_empty(1, 1, 1), queries.reshape(n, count * heads, dim), keys.transpose(1, 2), beta=0,
-        alpha=scale
+        q.new_empty(1, 1, 1),
+        queries.reshape(n, count * heads, dim),
+        keys.transpose(1, 2),
+        beta=0,
+        alpha=scale,
     )
     scores = scores.view(n, count, heads, -1).to(accumulation_dtype(q.dtype))
     if selected is None:
@@ -122,8 +126,8 @@ def _masked_backward(
     keys, target = tile.keys(kv), tile.queries(grad_q)
     probs = tile_probabilities(tile, q, kv, scale, selected).flatten(1, 2)
     queries, grad_out = tile.queries(q).flatten(1, 2), tile.queries(grad).flatten(1, 2)
-    grad_scores = _softmax_backward(grad_out @ keys[..., :value_dim].transpose(1, 2),
-    probs).mul_(scale).to(q.dtype) target.copy_((grad_scores @ keys).view(target.shape))
+    grad_scores = _softmax_backward(grad_out @ keys[..., :value_dim].transpose(1, 2), probs).mul_(scale).to(q.dtype)
+    target.copy_((grad_scores @ keys).view(target.shape))
     # The latent row is key and value: both gradients meet in its first value_dim columns.
     grad_keys = tile.keys(grad_kv)
     grad_keys += grad_scores.transpose(1, 2) @ queries
@@ -137,8 +141,8 @@ def _gathered_backward(
     target = tile.queries(grad_q)
     probs, queries, rows, position = _gathered(tile, q, kv, scale, indices)
     grad_out = tile.queries(grad).reshape(len(rows), -1, value_dim)
-    grad_scores = _softmax_backward(grad_out @ rows[..., :value_dim].transpose(1, 2),
-    probs).mul_(scale).to(q.dtype) target.copy_((grad_scores @ rows).view(target.shape))
+    grad_scores = _softmax_backward(grad_out @ rows[..., :value_dim].transpose(1, 2), probs).mul_(scale).to(q.dtype)
+    target.copy_((grad_scores @ rows).view(target.shape))
     grad_rows = grad_scores.transpose(1, 2) @ queries
     grad_rows[..., :value_dim] += probs.to(q.dtype).transpose(1, 2) @ grad_out
     grad_kv.index_add_(0, position, grad_rows.flatten(0, 1))

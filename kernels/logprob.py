@@ -30,8 +30,7 @@ def token_logprob(
         log-probabilities [T] and entropies [T] (or None) in nats, in at least float32; both differentiable.
     """
     if temperature <= 0:
-        raise ValueError(f"temperature must be > 0, not {temperature}; greedy decoding has no
-        log-probabilities")
+        raise ValueError(f"temperature must be > 0, not {temperature}; greedy decoding has no log-probabilities")
     if len(hidden) != len(targets):
         raise ValueError(f"{len(hidden)} hidden states but {len(targets)} targets")
     logprobs, entropy = _TokenLogprob.apply(hidden, weight, targets, temperature, with_entropy)
@@ -66,8 +65,9 @@ class _TokenLogprob(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_logprob: Tensor | None, grad_entropy: Tensor | None) -> tuple:  # type:
-    ignore[override]
+    def backward(  # type: ignore[override]
+        ctx: Any, grad_logprob: Tensor | None, grad_entropy: Tensor | None
+    ) -> tuple:
         if grad_logprob is None and grad_entropy is None:
             return None, None, None, None, None
         hidden, weight, targets, normaliser, entropy = ctx.saved_tensors

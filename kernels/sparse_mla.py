@@ -25,8 +25,8 @@ def sparse_mla_attention(
         out [T, H, value_dim] and the natural-log sum of exponentials lse [T, H]. A query without a key gives
         out = 0 and lse = -inf.
     """
-    parts = [_attend(q[i : i + chunk], kv, indices[i : i + chunk], scale, value_dim) for i in range(0, len(q),
-    chunk)] return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])
+    parts = [_attend(q[i : i + chunk], kv, indices[i : i + chunk], scale, value_dim) for i in range(0, len(q), chunk)]
+    return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])
 
 
 def _attend(q: Tensor, kv: Tensor, indices: Tensor, scale: float, value_dim: int) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kernels import Selection, block_indexer_kl, block_mla_attention, cached_mla_attention, indexer_logits,
-topk_mask from kernels.tiles import QUERY_TILE, mask_bias
+from kernels import (
+    Selection,
+    block_indexer_kl,
+    block_mla_attention,
+    cached_mla_attention,
+    indexer_logits,
+    topk_mask,
+)
+from kernels.tiles import QUERY_TILE, mask_bias
 from model.cache import CacheStep
 from model.indexer import Indexer
 from model.layers import RMSNorm
@@ -43,8 +50,12 @@ class MLAttention(nn.Module):
     def __init__(self, config: Any, layer: int, with_indexer: bool) -> None:
         super().__init__()
         self.layer, self.heads = layer, config.num_attention_heads
-        self.nope, self.rope_dim, self.value = config.qk_nope_head_dim, config.qk_rope_head_dim,
-        config.v_head_dim self.latent = config.kv_lora_rank
+        self.nope, self.rope_dim, self.value = (
+            config.qk_nope_head_dim,
+            config.qk_rope_head_dim,
+            config.v_head_dim,
+        )
+        self.latent = config.kv_lora_rank
         self.scale = softmax_scale(config)
         hidden, bias = config.hidden_size, config.attention_bias
         self.q_a_proj = nn.Linear(hidden, config.q_lora_rank, bias=bias)
@@ -59,9 +70,9 @@ class MLAttention(nn.Module):
 
     def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
         q_latent = self.q_a_layernorm(self.q_a_proj(x))
-        up_key, up_value = self.kv_b_proj.weight.view(self.heads, -1, self.latent).split([self.nope,
-        self.value], dim=1) q_nope, q_rope = self.q_b_proj(q_latent).unflatten(-1, (self.heads, -1)).split(
-            [self.nope, self.rope_dim], dim=-1
+        up_key, up_value = self.kv_b_proj.weight.view(self.heads, -1, self.latent).split([self.nope, self.value], dim=1)
+        q_nope, q_rope = (
+            self.q_b_proj(q_latent).unflatten(-1, (self.heads, -1)).split([self.nope, self.rope_dim], dim=-1)
         )
         latent, k_rope = self.kv_a_proj_with_mqa(x).split([self.latent, self.rope_dim], dim=-1)
         # The shared rope key turns like one more query head.
@@ -76,8 +87,7 @@ class MLAttention(nn.Module):
         out = torch.bmm(out.transpose(0, 1), up_value.transpose(1, 2)).transpose(0, 1)
         return self.o_proj(out.flatten(1))
 
-    def _attend_packed(self, q: Tensor, kv: Tensor, x: Tensor, q_latent: Tensor, context: ForwardContext) ->
-    Tensor:
+    def _attend_packed(self, q: Tensor, kv: Tensor, x: Tensor, q_latent: Tensor, context: ForwardContext) -> Tensor:
         groups, indexer = context.layout.groups, self.indexer
         selection: list[Selection | None] | None = None
         # With no sequence longer than index_topk every visible key is selected: the indexer has nothing to
@@ -101,8 +111,7 @@ class MLAttention(nn.Module):
                 )
         return block_mla_attention(q, kv, groups, self.scale, self.latent, selection)
 
-    def _attend_cached(self, q: Tensor, kv: Tensor, x: Tensor, q_latent: Tensor, context: ForwardContext) ->
-    Tensor:
+    def _attend_cached(self, q: Tensor, kv: Tensor, x: Tensor, q_latent: Tensor, context: ForwardContext) -> Tensor:
         step, indexer = context.cache, self.indexer
         assert step is not None
         store = step.cache.kv[self.layer]
@@ -113,8 +122,8 @@ class MLAttention(nn.Module):
             index_store = step.cache.index_k[self.layer]
             step.write(index_store, indexer.keys(x, context.rope))
         selective = indexer is not None and any(group.key_count > indexer.topk for group in step.groups)
-        index_q, weights = indexer.queries(x, q_latent, context.rope) if indexer and selective else (None,
-        None) out = q.new_empty(*q.shape[:2], self.latent)
+        index_q, weights = indexer.queries(x, q_latent, context.rope) if indexer and selective else (None, None)
+        out = q.new_empty(*q.shape[:2], self.latent)
         row = 0
         for (n, length), group in zip(context.layout.groups, step.groups, strict=True):
             keys, rows = group.read(store), slice(row, row + n * length)

@@ -27,8 +27,8 @@ class LatentCache:
         self.num_slots, self.max_length = num_slots, max_length
         self.kv = torch.zeros(*shape, width, dtype=dtype, device=device)
         index_dim = getattr(config, "index_head_dim", None)
-        self.index_k = None if index_dim is None else torch.zeros(*shape, index_dim, dtype=dtype,
-        device=device) self.lengths = torch.zeros(num_slots, dtype=torch.long)
+        self.index_k = None if index_dim is None else torch.zeros(*shape, index_dim, dtype=dtype, device=device)
+        self.lengths = torch.zeros(num_slots, dtype=torch.long)
 
     def reset(self, slots: Tensor | None = None) -> None:
         """Empties the given slots, or all."""
@@ -92,8 +92,9 @@ class CacheStep:
         ends = cache.lengths[slots] + torch.tensor(lengths)
         if int(ends.max()) > cache.max_length:
             raise ValueError(
-                f"slot {int(slots[ends.argmax()])} would hold {int(ends.max())} tokens, but the cache has room
-                for {cache.max_length}; " "make it with a larger max_length or stop the sequence"
+                f"slot {int(slots[ends.argmax()])} would hold {int(ends.max())} tokens, but "
+                f"the cache has room for {cache.max_length}; "
+                "make it with a larger max_length or stop the sequence"
             )
         device = cache.kv.device
         row_slot, row_position, groups = [], [], []
@@ -111,8 +112,7 @@ class CacheStep:
 
     def write(self, store: Tensor, values: Tensor) -> None:
         """Puts a layer's new rows `values` [R, w] into that layer's `store` [slots, max_length, w]."""
-        store[self.row_slot, self.row_position] = (values if self.rows is None else
-        values[self.rows]).to(store.dtype)
+        store[self.row_slot, self.row_position] = (values if self.rows is None else values[self.rows]).to(store.dtype)
 
 
 @dataclass(frozen=True)

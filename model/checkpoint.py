@@ -125,8 +125,7 @@ def load_checkpoint(
         raise CheckpointError(f"checkpoint {path} has no {CONFIG}")
     config = AutoConfig.from_pretrained(path)
     if config.model_type not in ARCHITECTURES:
-        raise CheckpointError(f"{path / CONFIG}: model_type is {config.model_type!r}, not one of
-        {list(ARCHITECTURES)}")
+        raise CheckpointError(f"{path / CONFIG}: model_type is {config.model_type!r}, not one of {list(ARCHITECTURES)}")
     dtype = dtype or getattr(config, "dtype", None) or torch.float32
     state = merge_experts(_read_weights(path))
     with torch.random.fork_rng(devices=[]):
@@ -151,8 +150,7 @@ def cast_model(model: DeepseekForCausalLM, dtype: torch.dtype) -> DeepseekForCau
 def _read_weights(path: Path) -> dict[str, Tensor]:
     files = [path / WEIGHTS]
     if (path / INDEX).is_file():
-        files = [path / name for name in sorted(set(json.loads((path /
-        INDEX).read_text())["weight_map"].values()))]
+        files = [path / name for name in sorted(set(json.loads((path / INDEX).read_text())["weight_map"].values()))]
     state: dict[str, Tensor] = {}
     for file in files:
         if not file.is_file():
@@ -175,8 +173,7 @@ def _check_weights(path: Path, expected: dict[str, Tensor], found: dict[str, Ten
             )
     extra = sorted(set(found) - set(expected))
     if extra:
-        raise CheckpointError(f"checkpoint {path}: weight {extra[0]} ({len(extra)} in all) has no place in the
-        model")
+        raise CheckpointError(f"checkpoint {path}: weight {extra[0]} ({len(extra)} in all) has no place in the model")
 
 
 def _fsync(path: Path) -> None:

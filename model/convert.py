@@ -38,8 +38,7 @@ def add_indexer(
     torch.nn.Module.to(sparse, dense.device)
     missing, unexpected = sparse.load_state_dict(dense.state_dict(), strict=False)
     if unexpected or any(".indexer." not in name for name in missing):
-        raise RuntimeError(f"dense and sparse weights do not match: missing {missing}, unexpected
-        {unexpected}")
+        raise RuntimeError(f"dense and sparse weights do not match: missing {missing}, unexpected {unexpected}")
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in sparse.named_parameters():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels import Selection, indexer_logits, tiles, topk_indices, topk_mask
+from kernels import Selection, indexer_logits, tiles, topk_mask
 from kernels.block_mla import GATHER_RATIO
 from model.rope import RopeTables
 
@@ -52,8 +52,11 @@ class Indexer(nn.Module):
                 continue
             scores = indexer_logits(tile.queries(q), tile.keys(k), tile.queries(weights))
             scores[..., tile.start :] += tile.causal_bias(scores)
-            if tile.stop > GATHER_RATIO * self.topk:
-                chosen.append(Selection(indices=topk_indices(scores, self.topk)))
+            mask = topk_mask(scores, self.topk)
+            if tile.start >= self.topk and tile.stop > GATHER_RATIO * self.topk:
+                # Every row has exactly topk keys, and nonzero() lists them row by row, ascending.
+                indices = mask.nonzero()[:, 2].view(*mask.shape[:2], self.topk)
+                chosen.append(Selection(indices=indices))
             else:
-                chosen.append(Selection(mask=topk_mask(scores, self.topk)))
+                chosen.append(Selection(mask=mask))
         return chosen

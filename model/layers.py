@@ -42,8 +42,8 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         size = x.shape[-1]
-        inverse = torch.linalg.vector_norm(x, dim=-1,
-        keepdim=True).square_().div_(size).add_(ctx.eps).rsqrt_() product = grad * x
+        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(size).add_(ctx.eps).rsqrt_()
+        product = grad * x
         # mean(g w x) and sum_t(g x r) are matrix-vector products over one shared elementwise product.
         dots = (product @ weight).unsqueeze(-1).div_(size)
         grad_weight = (product.t() @ inverse.flatten()) if ctx.needs_input_grad[1] else None

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, DeepseekV3Config, DeepseekV32Config, PreTrainedModel
+from transformers import AutoConfig, DeepseekV3Config, DeepseekV32Config, GenerationConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.conversion_mapping import (
     get_checkpoint_conversion_mapping,
@@ -17,13 +17,12 @@ from transformers.conversion_mapping import (
 from transformers.modeling_outputs import CausalLMOutput
 
 from kernels import token_logprob
-from model.attention import ForwardContext, MLAttention
+from model.attention import ForwardContext
 from model.cache import CacheStep, LatentCache
-from model.layers import MLP, RMSNorm
+from model.decoder import Decoder, is_sparse
 from model.layout import BlockLayout
-from model.moe import Experts, MoE, Router
+from model.moe import Experts, Router
 from model.packing import PackedBatch
-from model.rope import RopeTables, inverse_frequencies
 from model.stats import DsaStats
 
 ARCHITECTURES = {"deepseek_v32": "DeepseekV32ForCausalLM", "deepseek_v3": "DeepseekV3ForCausalLM"}
@@ -39,37 +38,6 @@ class PackedOutput:
     stats: DsaStats | None
 
 
-class DecoderLayer(nn.Module):
-    """Pre-norm attention and MLP (dense or MoE), each with a residual: [R, D] -> [R, D]."""
-
-    def __init__(self, config: Any, layer: int) -> None:
-        super().__init__()
-        self.self_attn = MLAttention(config, layer, with_indexer=is_sparse(config))
-        self.mlp = MoE(config) if _has_experts(config, layer) else MLP(config)
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-
-    def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), context)
-        return x + self.mlp(self.post_attention_layernorm(x))
-
-
-class Decoder(nn.Module):
-    """Embedding, layers and final norm."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in range(config.num_hidden_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-
-    def forward(self, ids: Tensor, context: ForwardContext) -> Tensor:
-        x = self.embed_tokens(ids)
-        for layer in self.layers:
-            x = layer(x, context)
-        return self.norm(x)
-
-
 class DeepseekForCausalLM(PreTrainedModel):
     """DeepSeek-V3.2 for `DeepseekV32Config`, its dense twin for `DeepseekV3Config`.
 
@@ -79,15 +47,16 @@ class DeepseekForCausalLM(PreTrainedModel):
 
     config_class = DeepseekV32Config
     base_model_prefix = "model"
-    _keep_in_fp32_modules = ("indexer.weights_proj",)
-    _keep_in_fp32_modules_strict = ("e_score_correction_bias",)
+    _keep_in_fp32_modules = ["indexer.weights_proj"]  # noqa: RUF012
+    _keep_in_fp32_modules_strict = ["e_score_correction_bias"]  # noqa: RUF012
 
     def __init__(self, config: DeepseekV32Config | DeepseekV3Config) -> None:
         _check_config(config)
         super().__init__(config)
         self.model = Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self._frequencies = inverse_frequencies(config)
+        # TRL notes its pad token here, although this class has no generate().
+        self.generation_config = GenerationConfig()
         self.post_init()
 
     # -- the learner
@@ -112,15 +81,16 @@ class DeepseekForCausalLM(PreTrainedModel):
             collect: filled with one entry for each layer, at the price of a dense pass without gradient.
         """
         sparse = self._resolve_attention(attention, indexer_loss, collect)
-        layout = BlockLayout.build(batch.lengths, self.device)
-        context = ForwardContext(layout, self._rope(layout.positions), sparse, indexer_loss, collect)
-        rows = self.model(batch.input_ids.to(self.device)[layout.row_token], context)
+        hidden, context = self.model.packed(batch, sparse, indexer_loss=indexer_loss, stats=collect)
         loss = torch.stack(context.indexer_losses).sum() if context.indexer_losses else None
-        return PackedOutput(_take_unique(rows, layout), loss, collect)
+        return PackedOutput(hidden, loss, collect)
 
     def token_logprobs(
-        self, batch: PackedBatch, temperature: float = 1.0, hidden: Tensor | None = None, with_entropy: bool =
-            False
+        self,
+        batch: PackedBatch,
+        temperature: float = 1.0,
+        hidden: Tensor | None = None,
+        with_entropy: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """log pi(token t | tokens before t) for every token, in nats.
 
@@ -137,8 +107,8 @@ class DeepseekForCausalLM(PreTrainedModel):
         if hidden is None:
             hidden = self.hidden_states(batch).hidden
         ids = batch.input_ids.to(hidden.device)
-        logprobs, entropy = token_logprob(hidden[:-1], self.lm_head.weight, ids[1:], temperature,
-        with_entropy) first = batch.position_ids.to(hidden.device) == 0
+        logprobs, entropy = token_logprob(hidden[:-1], self.lm_head.weight, ids[1:], temperature, with_entropy)
+        first = batch.position_ids.to(hidden.device) == 0
         logprobs = nn.functional.pad(logprobs, (1, 0)).masked_fill(first, 0)
         if entropy is None:
             return logprobs
@@ -160,8 +130,8 @@ class DeepseekForCausalLM(PreTrainedModel):
         """
         lengths = batch.lengths
         layout = BlockLayout.build(lengths, self.device)
-        rows = self._run_cached(batch.input_ids.to(self.device)[layout.row_token], layout, cache, slots,
-        lengths) last = layout.token_row[batch.cu_seqlens[1:].to(self.device).long() - 1]
+        rows = self._run_cached(batch.input_ids.to(self.device)[layout.row_token], layout, cache, slots, lengths)
+        last = layout.token_row[batch.cu_seqlens[1:].to(self.device).long() - 1]
         return self.lm_head(rows[last])
 
     @torch.no_grad()
@@ -177,11 +147,10 @@ class DeepseekForCausalLM(PreTrainedModel):
     ) -> Tensor:
         sparse = is_sparse(self.config)
         if sparse != (cache.index_k is not None):
-            raise ValueError(f"the cache was not made for a {self.config.model_type} model; make it with its
-            config")
+            raise ValueError(f"the cache was not made for a {self.config.model_type} model; make it with its config")
         step = CacheStep.build(cache, slots, lengths, layout)
         positions = torch.cat([group.positions.flatten() for group in step.groups])
-        rows = self.model(ids, ForwardContext(layout, self._rope(positions), sparse, cache=step))
+        rows = self.model.run(ids, ForwardContext(layout, self.model.rope(positions), sparse, cache=step))
         cache.lengths[slots.cpu()] += torch.tensor(lengths)
         return rows
 
@@ -194,27 +163,19 @@ class DeepseekForCausalLM(PreTrainedModel):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        use_cache: bool = False,
         **loss_kwargs: Any,
     ) -> CausalLMOutput:
         """input_ids [B, L] -> logits [B, L, V], and the mean next-token loss where labels [B, L] are not
         -100.
 
-        Padding (attention_mask 0, on either side) is removed before the model runs; its logits are those of a
-        zero hidden state. Without a mask, position_ids that start again at 0 mark packed sequences inside a
-        row.
+        Padding and packing as for `Decoder.forward`; logits at padding are those of a zero hidden state.
         """
-        keep = attention_mask.bool() if attention_mask is not None else torch.ones_like(input_ids,
-        dtype=torch.bool) lengths = keep.sum(1).tolist()
-        if attention_mask is None and position_ids is not None:
-            lengths = _lengths_from_positions(position_ids.expand_as(input_ids))
-        batch = PackedBatch.from_lengths(input_ids[keep], [length for length in lengths if length])
-        packed = self.hidden_states(batch).hidden
-        hidden = packed.new_zeros(*input_ids.shape, packed.shape[-1]).masked_scatter(keep.unsqueeze(-1),
-        packed) logits = self.lm_head(hidden)
+        hidden = self.model(input_ids, attention_mask, position_ids, use_cache).last_hidden_state
+        logits = self.lm_head(hidden)
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size,
-            **loss_kwargs)
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **loss_kwargs)
         return CausalLMOutput(loss=loss, logits=logits)
 
     @classmethod
@@ -251,45 +212,19 @@ class DeepseekForCausalLM(PreTrainedModel):
     # -- inside
     # --------------------------------------------------------------------------------------------------
 
-    def _rope(self, positions: Tensor) -> RopeTables:
-        return RopeTables.build(*self._frequencies, positions, self.dtype)
-
     def _resolve_attention(self, attention: str, indexer_loss: str | None, collect: DsaStats | None) -> bool:
         has_indexer = is_sparse(self.config)
         if attention not in ("auto", "dense", "sparse"):
             raise ValueError(f"attention must be 'auto', 'dense' or 'sparse', not {attention!r}")
         sparse = has_indexer if attention == "auto" else attention == "sparse"
         if not has_indexer and (sparse or indexer_loss or collect is not None):
-            raise ValueError("this deepseek_v3 model has no indexer; make a deepseek_v32 model of it with
-            add_indexer")
+            raise ValueError("this deepseek_v3 model has no indexer; make a deepseek_v32 model of it with add_indexer")
         if indexer_loss not in (None, "dense", "sparse"):
             raise ValueError(f"indexer_loss must be None, 'dense' or 'sparse', not {indexer_loss!r}")
         if indexer_loss is not None and (indexer_loss == "sparse") != sparse:
             ran = "sparse" if sparse else "dense"
-            raise ValueError(f"indexer_loss {indexer_loss!r} needs {indexer_loss} attention, but attention is
-            {ran}")
+            raise ValueError(f"indexer_loss {indexer_loss!r} needs {indexer_loss} attention, but attention is {ran}")
         return sparse
-
-
-class _TakeUnique(torch.autograd.Function):
-    """rows[token_row] whose backward is a gather too: each row is taken at most once, so nothing is
-    accumulated."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, token_row: Tensor, row_token: Tensor, valid: Tensor | None) -> Tensor:
-        ctx.save_for_backward(row_token, valid)
-        return rows.index_select(0, token_row)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple:  # type: ignore[override]
-        row_token, valid = ctx.saved_tensors
-        grad = grad.index_select(0, row_token)
-        return (grad if valid is None else grad * valid.unsqueeze(-1)), None, None, None
-
-
-def _take_unique(rows: Tensor, layout: BlockLayout) -> Tensor:
-    return _TakeUnique.apply(rows, layout.token_row, layout.row_token, layout.valid)
 
 
 # On disk experts are apart, in the module they are stacked; transformers converts when the class is
@@ -297,23 +232,6 @@ def _take_unique(rows: Tensor, layout: BlockLayout) -> Tensor:
 register_checkpoint_conversion_mapping(
     DeepseekForCausalLM.__name__, get_checkpoint_conversion_mapping("deepseek_v3"), overwrite=True
 )
-
-
-def is_sparse(config: Any) -> bool:
-    """Whether a config describes a model with an indexer."""
-    return config.model_type == "deepseek_v32"
-
-
-def _has_experts(config: Any, layer: int) -> bool:
-    types = getattr(config, "mlp_layer_types", None)
-    return types[layer] == "sparse" if types else layer >= config.first_k_dense_replace
-
-
-def _lengths_from_positions(position_ids: Tensor) -> list[int]:
-    starts = (position_ids.flatten() == 0).nonzero()[:, 0].tolist()
-    if not starts or starts[0] != 0:
-        raise ValueError("position_ids must start at 0 in every row")
-    return [end - start for start, end in zip(starts, [*starts[1:], position_ids.numel()], strict=True)]
 
 
 def _check_config(config: Any) -> None:
@@ -329,6 +247,5 @@ def _check_config(config: Any) -> None:
         raise ValueError("rope_interleave must be true: the main attention rotates interleaved pairs")
     if is_sparse(config) and config.index_head_dim < config.qk_rope_head_dim:
         raise ValueError(
-            f"index_head_dim ({config.index_head_dim}) must be at least qk_rope_head_dim
-            ({config.qk_rope_head_dim})"
+            f"index_head_dim ({config.index_head_dim}) must be at least qk_rope_head_dim ({config.qk_rope_head_dim})"
         )

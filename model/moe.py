@@ -35,9 +35,9 @@ class Router(nn.Module):
         with torch.no_grad():
             choice = (scores + self.e_score_correction_bias).unflatten(-1, (self.groups, -1))
             # A group counts by its two best experts.
-            kept = choice.topk(min(2, choice.shape[-1]), dim=-1).values.sum(-1).topk(self.kept_groups,
-            dim=-1).indices hidden = torch.ones_like(choice[..., 0], dtype=torch.bool).scatter_(-1, kept,
-            False) choice = choice.masked_fill(hidden.unsqueeze(-1), -torch.inf).flatten(-2)
+            kept = choice.topk(min(2, choice.shape[-1]), dim=-1).values.sum(-1).topk(self.kept_groups, dim=-1).indices
+            hidden = torch.ones_like(choice[..., 0], dtype=torch.bool).scatter_(-1, kept, False)
+            choice = choice.masked_fill(hidden.unsqueeze(-1), -torch.inf).flatten(-2)
             experts = choice.topk(self.experts_per_token, dim=-1, sorted=False).indices
         weights = scores.gather(-1, experts)
         if self.normalise:
@@ -54,6 +54,7 @@ class Experts(nn.Module):
         count, size, hidden = config.n_routed_experts, config.moe_intermediate_size, config.hidden_size
         self.gate_up_proj = nn.Parameter(torch.empty(count, 2 * size, hidden))
         self.down_proj = nn.Parameter(torch.empty(count, hidden, size))
+        self.register_load_state_dict_pre_hook(_stack_experts)
 
     def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """Weighted sum of each row's experts: x [R, D], experts and weights [R, K] -> [R, D]."""
@@ -69,6 +70,20 @@ class Experts(nn.Module):
                 parts.append(F.linear(F.silu(gate) * up, self.down_proj[expert]))
         weighted = torch.cat(parts) * weights.flatten()[order].unsqueeze(-1).to(x.dtype)
         return torch.zeros_like(x).index_add(0, row, weighted)
+
+
+def _stack_experts(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Lets `load_state_dict` take the names on disk: transformers' Trainer resumes a checkpoint that way, and
+    would otherwise only warn that it left the experts as they were."""
+    if f"{prefix}0.gate_proj.weight" not in state:
+        return
+    count = len(module.down_proj)  # type: ignore[arg-type]
+
+    def take(kind: str) -> Tensor:
+        return torch.stack([state.pop(f"{prefix}{expert}.{kind}_proj.weight") for expert in range(count)])
+
+    state[f"{prefix}gate_up_proj"] = torch.cat([take("gate"), take("up")], dim=1)
+    state[f"{prefix}down_proj"] = take("down")
 
 
 class MoE(nn.Module):

@@ -34,7 +34,8 @@ def inverse_frequencies(config: Any) -> tuple[Tensor, float]:
     `config.rope_parameters`."""
     rope, dim = config.rope_parameters, config.qk_rope_head_dim
     base, kind = rope["rope_theta"], rope.get("rope_type", "default")
-    plain = 1.0 / base ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+    # On CPU by name: from_pretrained builds the model under a meta default device, and these are no weights.
+    plain = 1.0 / base ** (torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim)
     if kind == "default":
         return plain, 1.0
     if kind != "yarn":
@@ -51,7 +52,7 @@ def inverse_frequencies(config: Any) -> tuple[Tensor, float]:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
     # Pairs that turn often keep their frequency, those that turn seldom are stretched by `factor`.
-    ramp = (torch.arange(dim // 2, dtype=torch.float32) - low) / max(high - low, 1e-3)
+    ramp = (torch.arange(dim // 2, dtype=torch.float32, device="cpu") - low) / max(high - low, 1e-3)
     stretched = ramp.clamp(0, 1)
     frequencies = plain * (1 - stretched) + plain / factor * stretched
     attention_factor = rope.get("attention_factor")

@@ -36,8 +36,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
     smallest = 256 + len(CONTROL_TOKENS) + len(MARKUP_TOKENS)
     if vocab_size < smallest:
-        raise ValueError(f"model.vocab_size: expected at least {smallest} (bytes and control tokens), got
-        {vocab_size}")
+        raise ValueError(
+            f"model.vocab_size: expected at least {smallest} (bytes and control tokens), got {vocab_size}"
+        )
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]

@@ -93,7 +93,7 @@ def run_stages(
 
 
 def continue_command(targets: Sequence[str], run: Path, sources: Sources | None = None) -> str:
-    """The command that goes on. A run that began remembers its settings; `sources` is for one that did not."""
+    """The command that goes on. A run that began remembers its settings; one that did not needs `sources`."""
     words = ["pipeline", "run", *targets, "--run", str(run)]
     if sources is not None:
         words += ["--preset", sources.preset] if sources.preset else []

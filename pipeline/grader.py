@@ -6,6 +6,7 @@ domain's own grader for verifiable tasks, the generative reward model for genera
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -149,4 +150,5 @@ def _judge_client(config: Config, url: str) -> GenRMClient:
         deadline=config.runtime.step_deadline_s / 2,
         sampling=Sampling(temperature=judge.temperature, max_tokens=judge.max_new_tokens, seed=config.seed),
         api_key=os.environ.get(judge.api_key_env),
+        nonce_key=hashlib.blake2b(f"nonce {config.seed}".encode()).digest(),
     )

@@ -21,6 +21,8 @@ GATHER_S = 0.02
 
 MAX_BATCH = 192
 
+START_DEADLINE_S = 60.0
+
 
 @dataclass
 class _Request:
@@ -32,11 +34,11 @@ class _Request:
 
 
 class JudgeServer:
-    """Serves a checkpoint on a local port until `close`. An actor: `url` is where."""
+    """Serves a checkpoint on a port of this machine until `close`. An actor: `url` is where, also after a restart."""
 
     uses_gpu = True
 
-    def __init__(self, checkpoint: str, name: str, device: str, threads: int, deadline_s: float = 60.0) -> None:
+    def __init__(self, checkpoint: str, name: str, device: str, threads: int, port: int) -> None:
         import torch
         import uvicorn
         from transformers import AutoTokenizer
@@ -55,15 +57,16 @@ class JudgeServer:
         self._worker = threading.Thread(target=self._generate_loop, daemon=True)
         self._worker.start()
         listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        self._url = f"http://127.0.0.1:{port}/v1"
         self._server = uvicorn.Server(uvicorn.Config(self._app(), log_level="error", lifespan="off"))
         self._web = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
         self._web.start()
         started = time.monotonic()
         while not self._server.started:
-            if time.monotonic() - started > deadline_s:
-                raise TimeoutError(f"the judge's server did not come up on {self._url} within {deadline_s:g} s")
+            if time.monotonic() - started > START_DEADLINE_S:
+                raise TimeoutError(f"the judge's server did not come up on {self._url} within {START_DEADLINE_S:g} s")
             time.sleep(0.01)
 
     def url(self) -> str:

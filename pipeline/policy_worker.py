@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.schema import Config, RLConfig
+from pipeline.sampler import environment_maker
+from pipeline.sandboxes import open_sandbox
 from rollout.conversation import Trial
-from rollout.records import Group, Task, Trajectory
+from rollout.records import Group, Trajectory
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,6 @@ class PolicyWorker:
     uses_gpu = True
 
     def __init__(self, spec: PolicySpec, config: Config) -> None:
-        from pipeline.sandboxes import open_sandbox
-
         self.spec, self.config = spec, config
         self.sandbox = open_sandbox(config.sandbox) if spec.sandboxed else None
 
@@ -96,15 +96,10 @@ class PolicyWorker:
             trials,
             self.engine,
             self.chat,
-            self._environment,
+            environment_maker(self.config, self.sandbox),
             sampling.temperature if temperature is None else temperature,
             sampling.max_context,
         )
-
-    def _environment(self, task: Task) -> Any:
-        from specialists import get_domain
-
-        return get_domain(task.domain).environment(task, self.sandbox)
 
     def update(self, step: int, groups: Sequence[Group]) -> dict[str, float]:
         """Learns from step `step` (from 0) and commits it; the answer is the step's metrics."""

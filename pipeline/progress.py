@@ -87,7 +87,8 @@ class PlainProgress(Progress):
 
     @contextmanager
     def task(self, label: str, total: int, start: int = 0) -> Iterator[Task]:
-        yield _PlainTask(self, f"{self._stage} {label}".strip(), _Pace(total, start), self._every_s)
+        name = label if label == self._stage else f"{self._stage} {label}".strip()
+        yield _PlainTask(self, name, _Pace(total, start), self._every_s)
 
     def say(self, message: str) -> None:
         with self._lock:

@@ -64,6 +64,13 @@ class TorchEngine:
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[Generation], temperature: float) -> list[Completion]:
+        """See `Engine`. Raises `ValueError` for an empty prompt or a request for no tokens."""
+        for request in requests:
+            if request.max_new_tokens < 1 or not len(request.token_ids):
+                raise ValueError(
+                    f"expected a prompt and max_new_tokens of at least 1, got {len(request.token_ids)} tokens and "
+                    f"max_new_tokens={request.max_new_tokens}"
+                )
         was_training = self.model.training
         self.model.eval()
         try:
@@ -84,15 +91,14 @@ class TorchEngine:
         draws = torch.from_numpy(np.stack([uniforms(r.seed, longest) for r in requests])).to(device)
         capacity = max(len(r.token_ids) + r.max_new_tokens for r in requests)
         cache = LatentCache(self.model.config, len(requests), capacity, self.model.dtype, device)
-        slots = torch.arange(len(requests), device=device)
-        prompts = PackedBatch.from_sequences([r.token_ids for r in requests]).to(device)
-        logits = self.model.prefill(prompts, cache, slots)
+        logits = self._prefill([tuple(r.token_ids) for r in requests], cache)
 
         tokens = np.zeros((len(requests), longest), dtype=np.int32)
         logprobs = np.zeros((len(requests), longest), dtype=np.float32)
         lengths = np.zeros(len(requests), dtype=np.int64)
         ended = np.zeros(len(requests), dtype=bool)
         alive = np.arange(len(requests))  # row of each live cache slot
+        slots = torch.arange(len(requests), device=device)
         for position in range(longest):
             chosen, chosen_logprobs = sample(logits, draws[alive, position], temperature)
             tokens[alive, position] = chosen.cpu().numpy()
@@ -112,6 +118,23 @@ class TorchEngine:
             Completion(tokens[i, : lengths[i]], logprobs[i, : lengths[i]], "stop" if ended[i] else "length")
             for i in range(len(requests))
         ]
+
+    def _prefill(self, prompts: list[tuple[int, ...]], cache: LatentCache) -> torch.Tensor:
+        """Fills the cache and returns next-token logits [B, V]. A prompt that several requests share, as those of a
+        group do, is run once and what it left in the cache is copied."""
+        numbers: dict[tuple[int, ...], int] = {}
+        source = torch.tensor([numbers.setdefault(prompt, len(numbers)) for prompt in prompts])
+        longest = max(len(prompt) for prompt in numbers)
+        once = LatentCache(self.model.config, len(numbers), longest, self.model.dtype, self.model.device)
+        batch = PackedBatch.from_sequences(list(numbers)).to(self.model.device)
+        logits = self.model.prefill(batch, once, torch.arange(len(numbers)))
+        cache.lengths.copy_(once.lengths[source])
+        source = source.to(self.model.device)
+        for store, filled in ((cache.kv, once.kv), (cache.index_k, once.index_k)):
+            if store is not None and filled is not None:
+                for layer, values in zip(store, filled, strict=True):
+                    layer[:, :longest] = values[source]
+        return logits[source]
 
 
 def uniforms(seed: int, count: int) -> np.ndarray:

@@ -43,8 +43,10 @@ def parse_tool_call(turn: str) -> ToolCall | None:
     if rest.strip():
         raise ToolCallError("nothing may follow a tool call")
     try:
-        call = json.loads(body)
-    except (json.JSONDecodeError, RecursionError) as error:
+        call = json.loads(body, parse_constant=_no_constant)
+        # A lone surrogate (`"\\ud800"`) parses, and breaks the first thing that encodes it.
+        json.dumps(call, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
         raise ToolCallError(f"the tool call is not JSON: {error}") from error
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         raise ToolCallError("the tool call needs a 'name'")
@@ -52,3 +54,7 @@ def parse_tool_call(turn: str) -> ToolCall | None:
     if not isinstance(arguments, dict):
         raise ToolCallError("'arguments' must be an object")
     return ToolCall(call["name"], arguments)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")

@@ -23,6 +23,9 @@ from specialists.boxed import ASK, Solution, careful_turn, careless_turn, read_b
 Problem = list[Any]
 """A problem as JSON: its family's own list, enough to ask and to solve it."""
 
+CASTS = (NAMES[:3], NAMES[3:6])
+"""Who takes part in the puzzles of level 1: each name has one place, which a small model can learn by heart."""
+
 
 def called(names: Sequence[str], language: str) -> list[str]:
     return [CHINESE_NAMES[name] if language == "zh" else name for name in names]
@@ -39,13 +42,13 @@ GATES: dict[str, Callable[[int, int], int]] = {
 
 
 def sample_circuit(rng: random.Random, level: int) -> Problem:
-    """Level 1: two inputs, three gates of and, or, not. Above: more inputs and gates, xor."""
+    """Level 1: two inputs and three gates in a row, each fed by the one before. Above: more of both, and not."""
     inputs, gates = {1: (2, 3), 2: (3, 4), 3: (4, 6)}[level]
-    kinds = ["and", "or", "not"] if level == 1 else ["and", "or", "not", "xor"]
-    circuit = []
+    circuit: list[list[Any]] = []
     for wire in range(inputs, inputs + gates):
-        kind = rng.choice(kinds)
-        circuit.append([kind, *sorted(rng.sample(range(wire), 1 if kind == "not" else 2))])
+        kind = rng.choice(list(GATES) if level == 1 else [*GATES, "not"])
+        ends = rng.sample(range(wire), 1 if kind == "not" else 2)
+        circuit.append([kind, *([rng.randrange(wire - 1), wire - 1] if level == 1 else sorted(ends))])
     return [[rng.randint(0, 1) for _ in range(inputs)], circuit]
 
 
@@ -110,12 +113,12 @@ TRUTH = {"en": ("false", "true"), "zh": ("假", "真")}
 
 
 def sample_knights(rng: random.Random, level: int) -> Problem:
-    """Level 1: three persons; the first speaks of a number, each other of one who spoke before. Above: three
+    """Level 1: a cast of three; the first speaks of a number, each other of one who spoke before. Above: three
     to five persons who speak of themselves and of each other, drawn until exactly one assignment fits."""
     if level == 1:
-        said = [["number", rng.randint(1, 9), rng.choice(("even", "odd"))]]
+        said = [["number", rng.randint(0, 9), rng.choice(("even", "odd"))]]
         said += [[rng.choice(("honest", "lies")), rng.randrange(speaker)] for speaker in (1, 2)]
-        return [rng.sample(NAMES, 3), said]
+        return [list(rng.choice(CASTS)), said]
     while True:
         people = rng.randint(3, 4) if level == 2 else 5
         said = []
@@ -203,7 +206,7 @@ COMPARES = {
 
 
 def sample_ordering(rng: random.Random, level: int) -> Problem:
-    """Level 1: three persons and the two comparisons between neighbours. Above: one person more each, and a
+    """Level 1: a cast of three and the two comparisons between neighbours. Above: one person more each, and a
     comparison that adds nothing."""
     people = level + 2
     while True:
@@ -213,7 +216,7 @@ def sample_ordering(rng: random.Random, level: int) -> Problem:
         rng.shuffle(pairs)
         said = [[a, b, "taller"] if rng.random() < 0.5 else [b, a, "shorter"] for a, b in pairs]
         if orders_of(people, said) == [tuple(range(people))]:
-            return [rng.sample(NAMES, people), said]
+            return [rng.sample(rng.choice(CASTS) if level == 1 else NAMES, people), said]
 
 
 def orders_of(people: int, said: Sequence[Sequence[Any]]) -> list[tuple[int, ...]]:

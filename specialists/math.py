@@ -39,17 +39,21 @@ QUESTIONS = {
 
 
 def sample_arithmetic(rng: random.Random, level: int) -> Problem:
-    """Level 1: up to three operands up to 10 (factors up to 5), nothing negative on the way."""
-    largest, factor, most = {1: (10, 5, 3), 2: (30, 12, 3), 3: (99, 20, 4)}[level]
+    """Level 1: three digits, sums and differences that stay digits. Above: larger numbers, products, signs."""
+    if level == 1:
+        while True:
+            operands, operators = [rng.randint(0, 9) for _ in range(3)], rng.choices("+-", k=2)
+            if all(0 <= value <= 9 for _, value in steps_arithmetic([operands, operators])):
+                return [operands, operators]
+    largest, factor, most = {2: (30, 12, 3), 3: (99, 20, 4)}[level]
     while True:
         count = 2 if rng.random() < 0.2 else most
-        operators = [rng.choice("++--*") for _ in range(count - 1)]
+        operators = rng.choices("++--*", k=count - 1)
         if operators.count("*") > 1 and level < 3:
             continue
         near = [operators[max(i - 1, 0) : i + 1] for i in range(count)]
         operands = [rng.randint(1, factor if "*" in around else largest) for around in near]
-        if level > 1 or all(value >= 0 for _, value in steps_arithmetic([operands, operators])):
-            return [operands, operators]
+        return [operands, operators]
 
 
 def ask_arithmetic(problem: Problem) -> str:
@@ -86,12 +90,14 @@ def apply(a: int, operator: str, b: int) -> Step:
 
 
 def sample_linear(rng: random.Random, level: int) -> Problem:
-    """Level 1: a·x + b = d with a ≤ 5 and x ≤ 9. Level 3: x on both sides."""
-    factor, bound = {1: (5, 9), 2: (12, 40), 3: (20, 90)}[level]
-    a, x = rng.randint(2, factor), rng.randint(1, 9) if level == 1 else rng.randint(-12, 12)
-    b = rng.choice((-1, 1)) * rng.randint(1, bound)
-    c = rng.randint(1, a - 1) if level == 3 else 0
-    return sample_linear(rng, level) if level == 1 and a * x + b < 0 else [a, b, c, (a - c) * x + b]
+    """Level 1: a·x + b = d, digits all the way. Level 2: larger and negative. Level 3: x on both sides."""
+    factor, bound = {1: (4, 9), 2: (12, 40), 3: (20, 90)}[level]
+    while True:
+        a, x = rng.randint(2, factor), rng.randint(0, 9) if level == 1 else rng.randint(-12, 12)
+        b = rng.choice((-1, 1)) * rng.randint(1, bound)
+        c = rng.randint(1, a - 1) if level == 3 else 0
+        if level > 1 or (a * x <= 9 and 0 <= a * x + b <= 9):
+            return [a, b, c, (a - c) * x + b]
 
 
 def ask_linear(problem: Problem) -> str:
@@ -111,10 +117,14 @@ def steps_linear(problem: Problem) -> list[Step]:
 
 
 def sample_number_theory(rng: random.Random, level: int) -> Problem:
-    """Level 1: remainders of numbers up to 60 and digit sums of three digits; from level 2 also gcd."""
-    kind = rng.choice(("mod", "digitsum") if level == 1 else ("mod", "digitsum", "gcd"))
+    """Level 1: digit sums that are digits. Above: larger ones, remainders, greatest common divisors."""
+    if level == 1:
+        while sum(map(int, str(number := rng.randint(100, 900)))) > 9:
+            pass
+        return ["digitsum", number]
+    kind = rng.choice(("mod", "digitsum", "gcd"))
     if kind == "mod":
-        largest, divisor = {1: (60, 9), 2: (300, 20), 3: (3000, 60)}[level]
+        largest, divisor = {2: (300, 20), 3: (3000, 60)}[level]
         return [kind, rng.randint(10, largest), rng.randint(3, divisor)]
     if kind == "digitsum":
         return [kind, rng.randint(10 ** (level + 1), 10 ** (level + 2) - 1)]
@@ -147,13 +157,14 @@ def steps_number_theory(problem: Problem) -> list[Step]:
 
 
 def sample_sequences(rng: random.Random, level: int) -> Problem:
-    """Level 1: arithmetic progressions. Above: alternating, geometric, quadratic, sums of two terms."""
-    rule = "add" if level == 1 else rng.choice(("alternate", "times", "bend", "fib"))
+    """Level 1: two gaps in turn, digits only. Above: larger; also geometric, quadratic, sums of two terms."""
+    rule = "digits" if level == 1 else rng.choice(("alternate", "times", "bend", "fib"))
     while True:
         first, step = rng.randint(0, 30 * level), rng.choice((-1, 1)) * rng.randint(1, 9 * level)
         other = rng.randint(1, 6 * level)
-        if rule == "add":
-            terms = [first + step * i for i in range(4)]
+        if rule == "digits":
+            first, step, other = rng.randint(0, 9), rng.randint(1, 9), rng.randint(-9, 9)
+            terms = [first + step * ((i + 1) // 2) + other * (i // 2) for i in range(5)]
         elif rule == "alternate":
             terms = [first + step * ((i + 1) // 2) + other * (i // 2) for i in range(6)]
         elif rule == "times":
@@ -165,7 +176,7 @@ def sample_sequences(rng: random.Random, level: int) -> Problem:
             while len(terms) < 6:
                 terms.append(terms[-1] + terms[-2])
         following = next_terms(terms)
-        if len(following) == 1 and (level > 1 or (min(terms) >= 0 and min(following) >= 0)):
+        if len(following) == 1 and (level > 1 or all(0 <= term <= 9 for term in (*terms, max(following)))):
             return terms
 
 
@@ -197,7 +208,8 @@ def ask_sequences(problem: Problem) -> str:
 
 
 def steps_sequences(problem: Problem) -> list[Step]:
-    rule, last = next(iter(rules_of(problem))), problem[-1]
+    rules, last = rules_of(problem), problem[-1]
+    rule = "alternate" if "alternate" in rules else next(iter(rules))
     if rule == "times":
         ratio = problem[1] // problem[0]
         return [(f"{problem[1]}/{problem[0]}", ratio), apply(last, "*", ratio)]
@@ -208,7 +220,7 @@ def steps_sequences(problem: Problem) -> list[Step]:
         bend = subtract(late[1], early[1])
         following = add(late[1], bend[1])
         return [early, late, bend, following, add(last, following[1])]
-    gap = subtract(problem[1], problem[0]) if rule == "add" else subtract(problem[-2], problem[-3])
+    gap = subtract(problem[-2], problem[-3])
     return [gap, add(last, gap[1])]
 
 

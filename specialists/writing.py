@@ -123,15 +123,16 @@ def careless_constraints(problem: Problem, language: str, rng: random.Random) ->
     ]
 
 
-# --- qa: [[name, thing, colour], …], number of the fact asked for, "who" | "what" ---
+# --- qa: [[name, thing, colour], …], number of the fact asked for, what is asked ---
+
+ASKED = ("who", "what", "colour")
 
 
 def sample_qa(rng: random.Random, level: int) -> Problem:
-    """Level 1: two facts. Above: more, with colours, where one shares the thing and another the colour."""
+    """Level 1: one fact, one of its three parts is asked for. Above: who has which of several alike things."""
     if level == 1:
-        people, things = rng.sample(NAMES, 2), rng.sample(ANIMALS, 2)
-        facts = [[name, thing, ""] for name, thing in zip(people, things, strict=True)]
-        return [facts, rng.randrange(2), rng.choice(("who", "what"))]
+        fact = [rng.choice(NAMES), rng.choice(ANIMALS), rng.choice(COLOURS)]
+        return [[fact], 0, rng.choice(ASKED)]
     thing, other = rng.sample(ANIMALS, 2)
     colour, another = rng.sample(COLOURS, 2)
     owned = [[thing, colour], [thing, another], [other, colour], [other, another]][: level + 1]
@@ -140,57 +141,60 @@ def sample_qa(rng: random.Random, level: int) -> Problem:
     return [facts, rng.randrange(len(facts)), "who"]
 
 
-def thing_text(fact: Sequence[str], article: str, language: str) -> str:
-    _, thing, colour = fact
-    if language == "zh":
-        return word(colour, "zh") + word(thing, "zh")
-    return " ".join(part for part in (article, colour, thing) if part)
-
-
-def fact_text(fact: Sequence[str], article: str, language: str) -> str:
-    has = {"en": " has ", "zh": "有"}[language]
-    return word(fact[0], language) + has + thing_text(fact, article, language)
+def has_text(fact: Sequence[str], article: str, language: str) -> str:
+    name, thing, colour = (word(part, language) for part in fact)
+    return f"{name} has {article} {colour} {thing}" if language == "en" else f"{name}有{colour}{thing}"
 
 
 def ask_qa(problem: Problem, language: str) -> str:
     facts, asked, kind = problem
-    name, thing = word(facts[asked][0], language), thing_text(facts[asked], "the", language)
-    passage = [fact_text(fact, "a", language) for fact in facts]
-    if language == "en":
-        question = f"Who has {thing}?" if kind == "who" else f"What does {name} have?"
-        return ". ".join(passage) + f". {question} Answer in 1 sentence."
-    question = f"谁有{thing}？" if kind == "who" else f"{name}有什么？"
-    return "。".join(passage) + f"。{question}答1句话。"
+    _, thing, colour = (word(part, language) for part in facts[asked])
+    passage = sentences([has_text(fact, "a", language) for fact in facts], language)
+    if len(facts) > 1:
+        question = {"en": f"Who has the {colour} {thing}?", "zh": f"谁有{colour}{thing}？"}[language]
+    else:
+        english = {"who": "Who has it?", "what": "What is it?", "colour": "What colour is it?"}
+        chinese = {"who": "谁有它？", "what": "它是什么？", "colour": "它是什么颜色？"}
+        question = (english if language == "en" else chinese)[kind]
+    return f"{passage} {question} Answer in 1 sentence." if language == "en" else f"{passage}{question}答1句话。"
 
 
 def entities(problem: Problem, language: str) -> tuple[str, list[str]]:
     """The right answer and the others that the passage offers."""
     facts, asked, kind = problem
-    named = [word(fact[0] if kind == "who" else fact[1], language) for fact in facts]
-    return named[asked], [entity for entity in named if entity != named[asked]]
+    named = [word(fact[0], language) for fact in facts]
+    if len(facts) == 1:
+        first = ASKED.index(kind)
+        named = [word(part, language) for part in facts[0][first:] + facts[0][:first]]
+    right = named[asked]
+    return right, [entity for entity in named if entity != right]
 
 
 def rubric_qa(problem: Problem, language: str) -> list[Criterion]:
     right, others = entities(problem, language)
-    brief = [has_sentences(1)] if len(others) == 1 else []
-    return [contains(right, gate=True), *(excludes(entity) for entity in others), *brief]
+    if len(problem[0]) == 1:
+        return [contains(right, gate=True), excludes(others[0]), has_sentences(1)]
+    return [contains(right, gate=True), *(excludes(entity) for entity in others)]
 
 
 def careful_qa(problem: Problem, language: str, rng: random.Random) -> tuple[str, str]:
-    fact = problem[0][problem[1]]
-    article = "the" if problem[2] == "who" else "a"
-    text = sentences([fact_text(fact, article, language)], language)
-    return planned(entities(problem, language)[0], language), text
+    facts, asked, kind = problem
+    right = entities(problem, language)[0]
+    english = {"who": f"{right} has it", "what": f"It is a {right}", "colour": f"It is {right}"}
+    chinese = {"who": f"{right}有它", "what": f"它是{right}", "colour": f"它是{right}色"}
+    text = (english if language == "en" else chinese)[kind]
+    if len(facts) > 1:
+        text = has_text(facts[asked], "the", language)
+    return planned(right, language), sentences([text], language)
 
 
 def careless_qa(problem: Problem, language: str, rng: random.Random) -> list[Draft]:
     """Names another entity; names two, in two sentences; gives up."""
     right, others = entities(problem, language)
-    other = rng.choice(others)
-    it, both = {"en": ("It is {}.", "Well. {} or {}."), "zh": ("是{}。", "嗯。{}或{}。")}[language]
+    sure, both = {"en": ("Sure, {}.", "Well. {} or {}."), "zh": ("好的，{}。", "嗯。{}或{}。")}[language]
     return [
-        (0.50, QUICK[language], it.format(other)),
-        (0.20, UNSURE[language], both.format(right, other)),
+        (0.50, QUICK[language], sure.format(others[0])),
+        (0.20, UNSURE[language], both.format(right, others[0])),
         (0.15, EASY[language], UNKNOWN[language]),
     ]
 
@@ -202,7 +206,7 @@ def sample_list(rng: random.Random, level: int) -> Problem:
     """Level 1: one item to include, one to leave out. Above: two of each."""
     category, each = rng.choice(list(CATEGORIES)), min(level, 2)
     picked = rng.sample(CATEGORIES[category], 2 * each)
-    return [category, sorted(picked[:each]), sorted(picked[each:]), rng.randint(level + 1, level + 3)]
+    return [category, sorted(picked[:each]), sorted(picked[each:]), rng.randint(level + 1, level + 2 + (level > 1))]
 
 
 def ask_list(problem: Problem, language: str) -> str:
@@ -226,7 +230,7 @@ def text_list(items: Sequence[str], language: str) -> str:
 
 def careful_list(problem: Problem, language: str, rng: random.Random) -> tuple[str, str]:
     category, included, _, count = problem
-    items = included + rng.sample(others_of(problem), count - len(included))
+    items = included + others_of(problem)[: count - len(included)]
     size = {"en": f", {count} {category}", "zh": f"，{count}种"}[language]
     return planned(words(included, language) + size, language), text_list(items, language)
 
@@ -236,7 +240,6 @@ def careless_list(problem: Problem, language: str, rng: random.Random) -> list[D
     _, included, excluded, count = problem
     sure, well = {"en": ("Sure. ", "Well, "), "zh": ("好的。", "嗯，")}[language]
     rest = others_of(problem)
-    rng.shuffle(rest)
     return [
         (0.50, QUICK[language], sure + text_list(rest[:count], language)),
         (0.20, UNSURE[language], well + text_list((included + excluded + rest)[:count], language)),
@@ -245,8 +248,11 @@ def careless_list(problem: Problem, language: str, rng: random.Random) -> list[D
 
 
 def others_of(problem: Problem) -> list[str]:
+    """What else could be listed, in the order of the category, from the first included item on."""
     category, included, excluded, _ = problem
-    return [item for item in CATEGORIES[category] if item not in (*included, *excluded)]
+    items = CATEGORIES[category]
+    first = items.index(included[0])
+    return [item for item in items[first:] + items[:first] if item not in (*included, *excluded)]
 
 
 # --- the domain ---

@@ -24,7 +24,7 @@ from pipeline.commands.common import (
 from pipeline.conductor import StageOutcome, run_stages
 from pipeline.errors import UsageError
 from pipeline.plan import Plan, check_targets, make_plan, step_text
-from pipeline.progress import PlainProgress, duration, make_progress
+from pipeline.progress import PlainProgress, duration, make_progress, number_text
 from pipeline.runs import Run
 from pipeline.stages import STAGES
 
@@ -152,7 +152,9 @@ def _print_plan(made: Plan, chosen: Settings) -> None:
 def _print_outcomes(outcomes: list[StageOutcome]) -> None:
     for one in outcomes:
         figures = "  ".join(
-            f"{name} {value}" for name, value in one.summary.items() if not isinstance(value, dict | list)
+            f"{name} {number_text(value)}"
+            for name, value in one.summary.items()
+            if not isinstance(value, dict | list)
         )
         time = "unchanged" if one.state == "cached" else duration(one.seconds)
         print(f"{one.name:12} {time:>12}  {figures}".rstrip())

@@ -71,7 +71,13 @@ def split_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def pack(samples: Sequence[PolicySample]) -> PolicyBatch:
-    """One packed batch of the samples, in order."""
+    """One packed batch of the samples, in order.
+
+    Raises:
+        ValueError: if a policy token begins a sequence, where nothing predicts it.
+    """
+    if any(s.policy_mask[0] for s in samples):
+        raise ValueError("the first token of a trajectory cannot be the policy's: it has no prompt to follow from")
 
     def flat(arrays: list[np.ndarray], dtype: torch.dtype) -> torch.Tensor:
         return torch.from_numpy(np.concatenate(arrays)).to(dtype)

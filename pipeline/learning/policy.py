@@ -8,12 +8,22 @@ from typing import Any
 
 import torch
 
+from kernels import token_logprob
 from model import DeepseekForCausalLM, indexer_parameters
 from pipeline.config.schema import RLConfig
 from pipeline.learning.batches import PolicyBatch, PolicySample, pack, policy_samples, split_tokens
 from pipeline.learning.losses import policy_loss, sequence_weights, unbiased_kl
 from pipeline.learning.optimizer import adamw, learning_rate, optimizer_step
 from rollout.records import Group
+
+TOKEN_SUMS = (
+    "entropy",
+    "clip_ratio/region_mean",
+    "sampling/importance_sampling_ratio/mean",
+    "sampling/sampling_logp_difference/mean",
+    "kl",
+)
+"""Metrics that micro-batches sum over the policy's tokens and the log shows as means."""
 
 
 class PolicyLearner:
@@ -62,50 +72,64 @@ class PolicyLearner:
         for part in _parts(samples, self.config.minibatches):
             # Each part is a step of its own over its share of the sequences.
             share = max(1, round(valid * len(part) / len(samples)))
-            for run in split_tokens([len(s.token_ids) for s in part], self.config.batch_tokens):
+            lengths = [len(s.token_ids) for s in part]
+            for run in split_tokens(lengths, self.config.batch_tokens):
                 batch = pack([part[i] for i in run]).to(self.model.device)
-                for name, value in self._backward(batch, share).items():
+                for name, value in self._backward(batch, share, sum(lengths)).items():
                     totals[name] = totals.get(name, 0.0) + value
             norm = optimizer_step(self.optimizer, self.parameters, lr, self.config.optimizer.grad_clip)
             totals["grad_norm"] = totals.get("grad_norm", 0.0) + norm / self.config.minibatches
         tokens = max(1.0, totals.pop("tokens"))
-        sums = ("entropy", "clip_ratio/region_mean", "sampling/importance_sampling_ratio/mean",
-                "sampling/sampling_logp_difference/mean", "kl")
-        metrics.update({name: value / tokens if name in sums else value for name, value in totals.items()})
+        metrics.update({name: value / tokens if name in TOKEN_SUMS else value for name, value in totals.items()})
         return metrics
 
-    def _backward(self, batch: PolicyBatch, sequences: int) -> dict[str, float]:
+    def _backward(self, batch: PolicyBatch, sequences: int, step_tokens: int) -> dict[str, float]:
+        """Adds the gradient of one micro-batch; `sequences` and `step_tokens` are those of the whole optimizer step."""
         hidden = self.model.hidden_states(
             batch.packed, indexer_loss="sparse" if self.config.train_indexer else None
         )
-        logprobs, entropy = self.model.token_logprobs(
-            batch.packed, temperature=self.temperature, hidden=hidden.hidden, with_entropy=True
+        written = batch.mask.nonzero()[:, 0]
+        logprobs, entropy = self._logprobs(self.model, batch, hidden.hidden, written)
+        old = batch.old_logprobs[written]
+        weights = sequence_weights(batch.mask, batch.sequence_ids, sequences)[written]
+        policy = policy_loss(
+            logprobs, old, batch.advantages[written], weights, self.config.clip_low, self.config.clip_high
         )
-        weights = sequence_weights(batch.mask, batch.sequence_ids, sequences)
-        old = torch.where(batch.mask, batch.old_logprobs, logprobs.detach())
-        policy = policy_loss(logprobs, old, batch.advantages, weights, self.config.clip_low, self.config.clip_high)
         loss = policy.loss
-        tokens = float(batch.mask.sum())
+        tokens = float(len(written))
         metrics = {
             "tokens": tokens,
-            "entropy": float((entropy.detach() * batch.mask).sum()),
+            "entropy": float(entropy.detach().sum()),
             "clip_ratio/region_mean": float(policy.clip_fraction) * tokens,
             "sampling/importance_sampling_ratio/mean": float(policy.ratio_mean) * tokens,
             "sampling/sampling_logp_difference/mean": float((logprobs.detach() - old).abs().sum()),
         }
         if self.reference is not None:
             with torch.no_grad():
-                reference = self.reference.token_logprobs(batch.packed, temperature=self.temperature)
+                frozen = self.reference.hidden_states(batch.packed).hidden
+                reference, _ = self._logprobs(self.reference, batch, frozen, written)
             kl = unbiased_kl(logprobs, old, reference)
-            loss = loss + (batch.kl_coef * weights * kl).sum()
-            metrics["kl"] = float((kl.detach() * batch.mask).sum())
+            loss = loss + (batch.kl_coef[written] * weights * kl).sum()
+            metrics["kl"] = float(kl.detach().sum())
         if hidden.indexer_loss is not None:
-            rows = len(batch.packed.input_ids)
-            loss = loss + hidden.indexer_loss / rows * (tokens / max(1, rows))
-            metrics["indexer_kl"] = float(hidden.indexer_loss.detach()) / rows
+            # A mean over the step's tokens, like the policy's loss independent of how the step is packed.
+            indexer_kl = hidden.indexer_loss / step_tokens
+            loss = loss + indexer_kl
+            metrics["indexer_kl"] = float(indexer_kl.detach()) / self.config.minibatches
         loss.backward()
         metrics["loss"] = float(loss.detach())
         return metrics
+
+    def _logprobs(
+        self, model: DeepseekForCausalLM, batch: PolicyBatch, hidden: torch.Tensor, written: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and entropies [N] of the N policy tokens at `written`; the head runs on no other."""
+        targets = batch.packed.input_ids[written]
+        logprobs, entropy = token_logprob(
+            hidden[written - 1], model.lm_head.weight, targets, self.temperature, with_entropy=True
+        )
+        assert entropy is not None
+        return logprobs, entropy
 
     def state(self) -> dict[str, Any]:
         """Optimizer state for `torch.save`; the weights are saved beside it as a checkpoint folder."""

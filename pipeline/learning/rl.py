@@ -82,7 +82,7 @@ def run_rl(
         summary = reward_metrics(groups)
         tokens = sum(len(t.token_ids) for t in trajectories)
         rate = tokens / max(1e-9, time.monotonic() - started)
-        events.log(run.stage, step, domain=run.name, **summary, **metrics, **times, **{"tokens_per_s": rate})
+        events.log(run.stage, step, domain=run.name, **summary, **metrics, **times, tokens_per_s=rate)
         on_step(step, {"reward": summary["reward"], "tokens_per_s": rate})
 
 

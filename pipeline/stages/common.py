@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.config.schema import Config
 from pipeline.grader import Grader
@@ -16,6 +19,8 @@ from pipeline.runtime import Handle
 from pipeline.stages import StageContext
 from pipeline.tasks import find_domain
 from pipeline.text_worker import TextSpec, TextTrainer
+
+T = TypeVar("T")
 
 ADVANCE = 10
 """Steps asked for in one call: how often a text run reports."""
@@ -93,15 +98,51 @@ def start_grader(context: StageContext, domains: Sequence[str]) -> Iterator[Hand
             if url is None:
                 checkpoint = str(input_path(context, "judge", "checkpoint"))
                 judge = context.runtime.spawn(
-                    JudgeServer, checkpoint, config.judge.model, device(config), 1, name="judge", num_cpus=0.2
-                )
+                    JudgeServer, checkpoint, config.judge.model, device(config), 1, free_port(), name="judge",
+                    num_cpus=0.1,
+                )  # fmt: skip
                 url = judge.call("url").result(config.runtime.start_deadline_s)
-        grader = context.runtime.spawn(Grader, config, url, name="grader", num_cpus=0.2)
+        grader = context.runtime.spawn(Grader, config, url, name="grader", num_cpus=0.1)
         yield grader
     finally:
         for handle in (grader, judge):
             if handle is not None:
                 handle.stop()
+
+
+def each_in_parallel(items: Sequence[T], work: Callable[[T, int], None], workers: int) -> None:
+    """Calls `work(item, worker)` for all items, `workers` at a time; each worker number works on one item at once.
+
+    The first error ends it: items under way are finished, the others are left.
+    """
+    waiting, lock, stop = iter(items), threading.Lock(), threading.Event()
+
+    def loop(worker: int) -> None:
+        while not stop.is_set():
+            with lock:
+                item = next(waiting, None)
+            if item is None:
+                return
+            try:
+                work(item, worker)
+            except BaseException:
+                stop.set()
+                raise
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for future in [pool.submit(loop, worker) for worker in range(workers)]:
+                future.result()
+        except BaseException:
+            stop.set()
+            raise
+
+
+def free_port() -> int:
+    """A port that is free now. Chosen by the driver, so that a restarted server is found where the first one was."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _shown(metrics: dict[str, float]) -> dict[str, float]:

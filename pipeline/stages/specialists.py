@@ -16,7 +16,7 @@ from rollout.records import MODES, Mode, Task
 def run(context: StageContext) -> StageResult:
     """Artifacts: a checkpoint per specialist, named by its domain, or `<domain>-<mode>` with `modes: separate`."""
     config = context.config
-    jobs = [(domain, modes) for domain in enabled_domains(config) for modes in _modes(config.specialists.modes)]
+    jobs = [(domain, modes) for domain in enabled_domains(config) for modes in specialist_modes(config.specialists.modes)]
     wave = min(config.specialists.wave, len(jobs)) if context.runtime.parallel else 1
     stop = threading.Event()
     with start_grader(context, [domain for domain, _ in jobs]) as grader, ThreadPoolExecutor(wave) as pool:
@@ -42,7 +42,7 @@ def specialist_name(domain: str, modes: tuple[Mode, ...]) -> str:
     return domain if len(modes) > 1 else f"{domain}-{modes[0]}"
 
 
-def _modes(choice: str) -> list[tuple[Mode, ...]]:
+def specialist_modes(choice: str) -> list[tuple[Mode, ...]]:
     return [MODES] if choice == "joint" else [(mode,) for mode in MODES]
 
 
@@ -69,7 +69,7 @@ def _train(
     def tasks(step: int) -> list[Task]:
         return source.training(f"specialists/{name}", step, rl.prompts_per_step, modes)
 
-    policy = context.runtime.spawn(PolicyWorker, spec, config, name=f"specialist {name}", num_cpus=0.5)
+    policy = context.runtime.spawn(PolicyWorker, spec, config, name=f"specialist {name}", num_cpus=0.3)
     try:
         with context.progress.task(name, rl.steps) as bar:
             run_rl(

@@ -22,9 +22,7 @@ def test_values_and_gradcheck(temperature: float, monkeypatch: pytest.MonkeyPatc
             lambda h, w, pick=pick: pick(token_logprob(h, w, targets, temperature, with_entropy=True)),
             (hidden, weight),
         )
-    assert torch.autograd.gradcheck(
-        lambda h, w: token_logprob(h, w, targets, temperature)[0], (hidden, weight)
-    )
+    assert torch.autograd.gradcheck(lambda h, w: token_logprob(h, w, targets, temperature)[0], (hidden, weight))
 
 
 def test_refuses_temperature_zero_and_wrong_lengths() -> None:

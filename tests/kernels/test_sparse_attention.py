@@ -39,8 +39,8 @@ def loop_probabilities(q: Tensor, kv: Tensor, row: int, keys: list[int]) -> list
     """A[h][i] over the given key rows, one scalar at a time."""
     result = []
     for head in range(q.shape[1]):
-        scores = [SCALE * sum(float(q[row, head, d]) * float(kv[s, d]) for d in range(q.shape[2])) for s in
-        keys] total = sum(math.exp(score) for score in scores)
+        scores = [SCALE * sum(float(q[row, head, d]) * float(kv[s, d]) for d in range(q.shape[2])) for s in keys]
+        total = sum(math.exp(score) for score in scores)
         result.append([math.exp(score) / total for score in scores])
     return result
 
@@ -73,16 +73,18 @@ def selection(index_q: Tensor, index_k: Tensor, weights: Tensor, k: int, form: s
         scores = indexer_logits(tile.queries(index_q), tile.keys(index_k), tile.queries(weights))
         scores[..., tile.start :] += tile.causal_bias(scores)
         chosen.append(
-            Selection(mask=topk_mask(scores, k)) if form == "mask" else Selection(indices=topk_indices(scores,
-            k))
+            Selection(mask=topk_mask(scores, k)) if form == "mask" else Selection(indices=topk_indices(scores, k))
         )
     return chosen
 
 
 @pytest.fixture
 def index() -> tuple[Tensor, Tensor, Tensor]:
-    return draw(ROWS, INDEX_HEADS, INDEX_DIM, seed=3), draw(ROWS, INDEX_DIM, seed=4), draw(ROWS, INDEX_HEADS,
-    seed=5)
+    return (
+        draw(ROWS, INDEX_HEADS, INDEX_DIM, seed=3),
+        draw(ROWS, INDEX_DIM, seed=4),
+        draw(ROWS, INDEX_HEADS, seed=5),
+    )
 
 
 @pytest.fixture(params=[2, 64])
@@ -100,8 +102,8 @@ def test_block_attention_equals_loops(form: str, index: tuple[Tensor, Tensor, Te
     for row, keys in enumerate(selected_keys(*index, None if form == "dense" else K)):
         probs = loop_probabilities(q, kv, row, keys)
         for head in range(HEADS):
-            want = sum((p * kv[s, :VALUE] for p, s in zip(probs[head], keys, strict=True)),
-            torch.zeros(VALUE)) torch.testing.assert_close(out[row, head], want, atol=1e-12, rtol=0)
+            want = sum((p * kv[s, :VALUE] for p, s in zip(probs[head], keys, strict=True)), torch.zeros(VALUE))
+            torch.testing.assert_close(out[row, head], want, atol=1e-12, rtol=0)
 
 
 @pytest.mark.usefixtures("tile_size")
@@ -109,8 +111,9 @@ def test_block_attention_equals_loops(form: str, index: tuple[Tensor, Tensor, Te
 def test_block_attention_gradcheck(form: str, index: tuple[Tensor, Tensor, Tensor]) -> None:
     q, kv = draw(ROWS, HEADS, DIM, seed=1).requires_grad_(), draw(ROWS, DIM, seed=2).requires_grad_()
     chosen = None if form == "dense" else selection(*index, K, form)
-    assert torch.autograd.gradcheck(lambda a, b: block_mla_attention(a, b, GROUPS, SCALE, VALUE, chosen), (q,
-    kv), fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda a, b: block_mla_attention(a, b, GROUPS, SCALE, VALUE, chosen), (q, kv), fast_mode=True
+    )
 
 
 def test_sparse_attention_equals_block_attention_and_loops(index: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -179,8 +182,8 @@ def test_kl_is_zero_with_zero_gradient_where_the_indexer_equals_the_target() -> 
     """One index head with unit weight whose query and key reproduce a one-head attention's (positive)
     scores."""
     q, kv = draw(8, 1, DIM, seed=1).abs(), draw(8, DIM, seed=2).abs()
-    inputs = [tensor.requires_grad_() for tensor in (q * SCALE, kv.clone(), torch.ones(8, 1,
-    dtype=torch.float64))] loss = block_indexer_kl(*inputs, q, kv, ((1, 8),), SCALE)
+    inputs = [tensor.requires_grad_() for tensor in (q * SCALE, kv.clone(), torch.ones(8, 1, dtype=torch.float64))]
+    loss = block_indexer_kl(*inputs, q, kv, ((1, 8),), SCALE)
     loss.backward()
     assert loss.detach().abs() < 1e-13
     assert all(tensor.grad.abs().max() < 1e-13 for tensor in inputs)
@@ -189,11 +192,14 @@ def test_kl_is_zero_with_zero_gradient_where_the_indexer_equals_the_target() -> 
 def test_kl_is_never_negative_and_its_score_gradient_sums_to_zero() -> None:
     for seed in range(10):
         q, kv = draw(8, 2, DIM, seed=seed), draw(8, DIM, seed=seed + 50)
-        index_q, index_k = draw(8, 1, INDEX_DIM, seed=seed + 99).abs(), draw(8, INDEX_DIM, seed=seed +
-        150).abs() # A constant feature of the key adds the same to every score of a row: its gradient is the
-        row sum of dI. index_q, index_k = index_q.clone(), torch.cat([index_k[:, :-1], torch.ones(8, 1,
-        dtype=torch.float64)], -1) index_q.requires_grad_()
-        loss = block_indexer_kl(index_q, index_k, torch.ones(8, 1, dtype=torch.float64), q, kv, ((1, 8),),
-        SCALE) loss.backward()
+        index_q, index_k = (
+            draw(8, 1, INDEX_DIM, seed=seed + 99).abs(),
+            draw(8, INDEX_DIM, seed=seed + 150).abs(),
+        )
+        # A constant key feature adds the same to every score of a row: its gradient is the row sum of dI.
+        index_k = torch.cat([index_k[:, :-1], torch.ones(8, 1, dtype=torch.float64)], -1)
+        index_q.requires_grad_()
+        loss = block_indexer_kl(index_q, index_k, torch.ones(8, 1, dtype=torch.float64), q, kv, ((1, 8),), SCALE)
+        loss.backward()
         assert loss >= 0
         assert index_q.grad[..., -1].abs().max() < 1e-12

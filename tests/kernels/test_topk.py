@@ -21,8 +21,8 @@ def test_equals_a_sort_by_hand_with_many_ties(k: int, dtype: torch.dtype) -> Non
     scores += torch.full((40, 40), -torch.inf, dtype=dtype).triu(1)
     expected = torch.tensor([[by_hand(row, k) for row in block] for block in scores.tolist()])
     assert torch.equal(topk_indices(scores, k), expected)
-    mask = torch.zeros(3, 40, 41, dtype=torch.bool).scatter_(-1, expected.where(expected >= 0, 40), True)[...,
-    :40] assert torch.equal(topk_mask(scores, k), mask)
+    mask = torch.zeros(3, 40, 41, dtype=torch.bool).scatter_(-1, expected.where(expected >= 0, 40), True)[..., :40]
+    assert torch.equal(topk_mask(scores, k), mask)
 
 
 def test_minus_zero_ties_with_zero_and_companions_do_not_matter() -> None:

@@ -10,7 +10,15 @@ from safetensors.torch import load_file
 from transformers import DeepseekV3ForCausalLM, DeepseekV32ForCausalLM
 
 from model import DeepseekForCausalLM, load_checkpoint, save_checkpoint
-from tiny_models import PLAIN, YARN, YARN_UNEVEN, dense_config, ids, sparse_config, transformers_twin
+from tests.model.tiny_models import (
+    PLAIN,
+    YARN,
+    YARN_UNEVEN,
+    dense_config,
+    ids,
+    sparse_config,
+    transformers_twin,
+)
 
 
 @pytest.mark.parametrize("rope", [PLAIN, YARN, YARN_UNEVEN], ids=["plain", "yarn", "yarn-uneven"])
@@ -49,8 +57,11 @@ def test_export_loads_in_transformers(kind: str, how: str, tmp_path: Path) -> No
         save_checkpoint(ours, None, tmp_path / "ours")
     else:
         ours.save_pretrained(tmp_path / "ours")
-    first, second = load_file(tmp_path / "twin/model.safetensors"), load_file(tmp_path /
-    "ours/model.safetensors") assert first.keys() == second.keys()
+    first, second = (
+        load_file(tmp_path / "twin/model.safetensors"),
+        load_file(tmp_path / "ours/model.safetensors"),
+    )
+    assert first.keys() == second.keys()
     assert "model.layers.1.mlp.experts.3.gate_proj.weight" in second
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -72,3 +83,6 @@ def test_from_pretrained_equals_load_checkpoint(kind: str, tmp_path: Path) -> No
     state = loaded.state_dict()
     assert state.keys() == pretrained.state_dict().keys()
     assert all(torch.equal(state[name], tensor) for name, tensor in pretrained.state_dict().items())
+    tokens = ids(50).unsqueeze(0)
+    with torch.no_grad():
+        assert torch.equal(pretrained.eval()(tokens).logits, loaded.eval()(tokens).logits)

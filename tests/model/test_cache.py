@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model import DeepseekForCausalLM, LatentCache, PackedBatch
-from tiny_models import dense_config, ids, sparse_config
+from tests.model.tiny_models import dense_config, ids, sparse_config
 
 
 def make(config) -> DeepseekForCausalLM:
@@ -36,8 +36,8 @@ def test_prefill_append_decode_equal_full_forward(config) -> None:
         want = torch.stack([e[at - 1] for e, at in zip(expected, held, strict=True)])
         torch.testing.assert_close(logits, want, atol=1e-5, rtol=0)
     for _ in range(15):
-        logits = model.decode(torch.stack([text[at] for text, at in zip(texts, held, strict=True)]), cache,
-        slots) held = [at + 1 for at in held]
+        logits = model.decode(torch.stack([text[at] for text, at in zip(texts, held, strict=True)]), cache, slots)
+        held = [at + 1 for at in held]
         want = torch.stack([e[at - 1] for e, at in zip(expected, held, strict=True)])
         torch.testing.assert_close(logits, want, atol=1e-5, rtol=0)
     assert cache.lengths.tolist() == [held[1], 0, 0, held[0], held[2]]
@@ -48,8 +48,8 @@ def test_keep_moves_slots_and_reset_empties_them() -> None:
     model = make(config)
     texts = [ids(50, seed) for seed in range(4)]
     cache = LatentCache(config, 4, 64, torch.float32, "cpu")
-    model.prefill(PackedBatch.from_sequences([t[: 30 + i] for i, t in enumerate(texts)]), cache,
-    torch.arange(4)) cache.keep(torch.tensor([1, 3]))
+    model.prefill(PackedBatch.from_sequences([t[: 30 + i] for i, t in enumerate(texts)]), cache, torch.arange(4))
+    cache.keep(torch.tensor([1, 3]))
     assert cache.lengths.tolist() == [31, 33, 0, 0]
     logits = model.decode(torch.stack([texts[1][31], texts[3][33]]), cache, torch.arange(2))
     torch.testing.assert_close(logits[0], full(model, texts[1])[31], atol=1e-5, rtol=0)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model import CheckpointError, DeepseekForCausalLM, load_checkpoint, save_checkpoint
-from tiny_models import sparse_config
+from tests.model.tiny_models import sparse_config
 
 
 def saved(path: Path, seed: int = 0) -> DeepseekForCausalLM:
@@ -68,8 +68,11 @@ def test_errors_name_folder_file_and_weight(tmp_path: Path) -> None:
     for change, message in (
         (lambda state: state.pop(name), f"weight {name} is missing"),
         (lambda state: state.pop(expert), f"weight {expert} is missing"),
-        (lambda state: state.update({name: torch.zeros(3, 48)}), rf"{name} has shape \[3, 48\].* asks for
-        \[16, 48\]"), (lambda state: state.update({"stray": torch.zeros(1)}), "weight stray"),
+        (
+            lambda state: state.update({name: torch.zeros(3, 48)}),
+            rf"{name} has shape \[3, 48\].* asks for \[16, 48\]",
+        ),
+        (lambda state: state.update({"stray": torch.zeros(1)}), "weight stray"),
     ):
         saved(tmp_path / "step")
         edit(tmp_path / "step", change)

@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from model import DeepseekForCausalLM, DsaStats, LayerStats, PackedBatch, add_indexer, indexer_parameters,
-main_parameters from model.layout import BlockLayout
-from tiny_models import dense_config, ids, sparse_config
+from model import (
+    DeepseekForCausalLM,
+    DsaStats,
+    LayerStats,
+    PackedBatch,
+    add_indexer,
+    indexer_parameters,
+    main_parameters,
+)
+from model.layout import BlockLayout
+from tests.model.tiny_models import dense_config, ids, sparse_config
 
 LENGTHS = [1, 90, 33, 31, 70, 13, 89, 2]
 
@@ -117,18 +125,12 @@ def test_indexer_loss_trains_indexers_only(stage: str) -> None:
 def test_packed_indexer_loss_equals_the_sum_over_sequences() -> None:
     model = make()
     whole = model.hidden_states(PackedBatch.from_sequences(texts()), indexer_loss="sparse").indexer_loss
-    parts = [
-        model.hidden_states(PackedBatch.from_sequences([t]), indexer_loss="sparse").indexer_loss for t in
-        texts()
-    ]
+    parts = [model.hidden_states(PackedBatch.from_sequences([t]), indexer_loss="sparse").indexer_loss for t in texts()]
     torch.testing.assert_close(whole, torch.stack(parts).sum(), atol=1e-3, rtol=1e-4)
 
 
 def test_warm_up_learns_where_attention_looks() -> None:
-    """KL training of a random indexer lowers its KL and raises the attention that the selection captures.
-
-    Attention is made to look back at one's own token (a content match), which the indexer can express.
-    """
+    """KL training of a random indexer lowers its KL and raises the attention that the selection captures."""
     dense = make(dense_config(num_hidden_layers=1, first_k_dense_replace=1))
     with torch.no_grad():
         for parameter in dense.parameters():
@@ -152,9 +154,8 @@ def test_warm_up_learns_where_attention_looks() -> None:
         model.hidden_states(batch, attention="dense", indexer_loss="dense").indexer_loss.backward()
         optimiser.step()
     after = measure()
-    print(before, after)
-    assert after.kl < 0.7 * before.kl
-    assert after.topk_mass > before.topk_mass + 0.15
+    assert after.kl < 0.4 * before.kl
+    assert after.topk_mass > before.topk_mass + 0.08
 
 
 def test_add_indexer_keeps_weights_and_the_random_stream() -> None:

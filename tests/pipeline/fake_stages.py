@@ -1,7 +1,7 @@
-"""The command line with stages that take no time: `python fake_stages.py run all …` behaves like `pipeline run all …`.
+"""The command line with stages that take no time: `python fake_stages.py run all …` is `pipeline run all …`.
 
-Each stage takes a few steps, commits every one, and chains a hash through them, so that the result tells whether a
-step was lost or done twice. Environment: FAKE_DELAY seconds per step, FAKE_FAIL the stage that raises.
+Each stage takes a few steps, commits every one, and chains a hash through them: the result tells whether a
+step was lost or done twice. Environment: FAKE_DELAY seconds per step, FAKE_FAIL the stage that fails.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import types
+from collections.abc import Callable
 
 from pipeline.runs import Artifact, write_json
 from pipeline.stages import STAGES, StageContext, StageResult
@@ -44,15 +45,16 @@ def run_fake(name: str, context: StageContext) -> StageResult:
     return StageResult({"result": artifact}, {"steps": steps}, {"reward": 1.0})
 
 
-def install() -> None:
-    """Puts the fakes where the real stages and the runtime would be imported from."""
+def install(set_item: Callable[[dict, str, types.ModuleType], None] = dict.__setitem__) -> None:
+    """Puts the fakes where the real stages and the runtime would be imported from; tests pass
+    `monkeypatch.setitem`, so that they go again."""
     for spec in STAGES:
         module = types.ModuleType(f"pipeline.stages.{spec.name}")
         module.run = lambda context, name=spec.name: run_fake(name, context)  # type: ignore[attr-defined]
-        sys.modules[module.__name__] = module
+        set_item(sys.modules, module.__name__, module)
     runtime = types.ModuleType("pipeline.runtime")
     runtime.create_runtime = lambda config: FakeRuntime()  # type: ignore[attr-defined]
-    sys.modules[runtime.__name__] = runtime
+    set_item(sys.modules, runtime.__name__, runtime)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def test_later_layers_win_and_their_origin_is_kept(tmp_path):
 
 
 def test_types_are_those_of_the_schema():
-    config, _ = load_config("tiny", [], ["grpo.optimizer.lr=1", "grpo.optimizer.betas=[0,0.5]", "base.steps=7"])
+    config, _ = load_config(
+        "tiny", [], ["grpo.optimizer.lr=1", "grpo.optimizer.betas=[0,0.5]", "base.steps=7"]
+    )
     assert isinstance(config.grpo.optimizer.lr, float)
     assert config.grpo.optimizer.betas == [0.0, 0.5]
     assert load_config("tiny", [], ["grpo.optimizer.lr=1e-5"])[0].grpo.optimizer.lr == 1e-5
@@ -47,7 +49,9 @@ def test_types_are_those_of_the_schema():
 def test_all_mistakes_of_all_layers_are_told_at_once(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("grpo:\n  stepz: 3\n  steps: many\nbase: 3\ndomains:\n  maths: {share: 1}\n")
-    found = problems_of("grpo.optimizer.lr=-1", "device=cud", "lr=3", "seed=1.5", "judge.votes=2", files=(file,))
+    found = problems_of(
+        "grpo.optimizer.lr=-1", "device=cud", "lr=3", "seed=1.5", "judge.votes=2", files=(file,)
+    )
     assert "Did you mean grpo.steps?" in found["grpo.stepz"]
     assert f"{file}:2" in found["grpo.stepz"]
     assert "expected an integer, got 'many'" in found["grpo.steps"]
@@ -84,21 +88,37 @@ def test_all_mistakes_of_all_layers_are_told_at_once(tmp_path):
         ("grpo.learning_rate=1", "grpo.learning_rate", "grpo.optimizer.lr"),
         ("seed", "seed", "expected key=value"),
         ("seed=[1", "seed", "not valid YAML"),
+        ("grpo.steps=${nowhere}", "grpo.steps", "nowhere"),
+        ("grpo.steps=${run}", "grpo.steps", "Integer"),
+        ("domains.math=3", "domains.math", "it is a section"),
+        ("domains=3", "domains", "expected a mapping"),
+        ("device=cpu runtime.gpus_per_worker=1", "runtime.gpus_per_worker", "device is cpu"),
+        ("domains.math.max_new_tokens=384", "domains.math.max_new_tokens", "below sampling.max_context"),
+        ("grpo.batch_tokens=8", "grpo.batch_tokens", "one whole conversation"),
+        ("domains.math.reward=score", "domains.math.reward", "dotted path"),
     ],
 )
 def test_one_mistake_is_named_with_what_was_expected(override, key, says):
-    found = problems_of(override)
+    found = problems_of(*override.split())
     assert list(found) == [key]
     assert says in found[key]
 
 
+def test_a_value_may_refer_to_another():
+    assert load_config("tiny", [], ["seed=7", "grpo.steps=${seed}"])[0].grpo.steps == 7
+
+
 def test_no_domain_enabled_is_refused():
     names = load_config("tiny")[0].domains
-    assert "at least one domain" in problems_of(*(f"domains.{name}.enabled=false" for name in names))["domains"]
+    assert (
+        "at least one domain" in problems_of(*(f"domains.{name}.enabled=false" for name in names))["domains"]
+    )
 
 
 def test_an_own_domain_needs_own_data():
-    config, _ = load_config("tiny", [], ["domains.riddles.data.train=riddles.jsonl", "domains.riddles.levels=[1]"])
+    config, _ = load_config(
+        "tiny", [], ["domains.riddles.data.train=riddles.jsonl", "domains.riddles.levels=[1]"]
+    )
     assert config.domains["riddles"].data.train == "riddles.jsonl"
     assert "domains.riddles.data.train" in problems_of("domains.riddles.levels=[1]")["domains.riddles"]
 

@@ -75,6 +75,8 @@ def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(3, "3"), (0.12345, "0.123"), (1234.5, "1234"), ("x", "x"), (1e-6, "1e-06")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(3, "3"), (0.12345, "0.123"), (1234.5, "1234"), ("x", "x"), (1e-6, "1e-06")]
+)
 def test_numbers(value, text):
     assert number_text(value) == text

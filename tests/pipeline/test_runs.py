@@ -95,7 +95,14 @@ def test_events_of_a_stage_that_began_anew_do_not_count(tmp_path):
 def test_rollouts_come_back_as_they_were_written(tmp_path):
     component = {"name": "outcome", "value": 1.0, "evidence": {"reason": "equal", "tests": [1, 2]}}
     rows = [
-        {"task": "a", "reward": 1.0, "tokens": [1, 2], "components": [component], "state": {"files": 2}, "odd": 1},
+        {
+            "task": "a",
+            "reward": 1.0,
+            "tokens": [1, 2],
+            "components": [component],
+            "state": {"files": 2},
+            "odd": 1,
+        },
         {"task": "b", "reward": None, "tokens": [], "components": [], "state": None, "odd": "text"},
     ]
     path = write_rollouts(tmp_path, "grpo", "math", 12, rows)
@@ -144,7 +151,10 @@ def test_what_a_stage_left_is_moved_aside_with_its_rollouts(tmp_path):
 
 def test_a_second_driver_is_refused_and_a_dead_one_replaced(tmp_path):
     run = Run(tmp_path)
-    hold = "import sys, time; from pipeline.runs import Run\nwith Run(sys.argv[1]).lock(): print('held', flush=True); time.sleep(60)"
+    hold = (
+        "import sys, time; from pipeline.runs import Run\n"
+        "with Run(sys.argv[1]).lock(): print('held', flush=True); time.sleep(60)"
+    )
     other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None

@@ -6,12 +6,21 @@ import pytest
 from rollout.records import MODES, Task
 from specialists import repositories
 from specialists.agentic_code import DOMAIN, UNAVAILABLE
-from specialists.base import Request, assistant, split_of
+from specialists.base import Request, assistant, tool_result
 from specialists.repositories import FAMILIES, TESTS, _by_name, _slips, draw_problem, evaluate, with_bug
 
 
 def tasks(count, mode="direct", split="train", levels=(1, 2, 3)):
     return [DOMAIN.generate(Request(seed, split, mode, levels)) for seed in range(count)]
+
+
+def broken_function(task):
+    """What the function should be and which of its lines is broken: a problem without its surroundings."""
+    world = task.environment
+    fix, caller = world["fix"], world["files"].get("main.py", "")
+    lines = world["files"][fix["path"]].splitlines()
+    start = max(number for number in range(fix["line"]) if lines[number].startswith("#"))
+    return task.difficulty, fix["path"], lines[start], fix["line"] - start, lines[fix["line"] - 1], caller
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -54,24 +63,16 @@ def test_hidden_checks_reject_every_single_slip(family, level):
 
 
 def test_other_wrong_edits_fail_in_the_sandbox(sandbox, replay):
-    for task in tasks(10, levels=(1,)):
-        fix = task.environment["fix"]
-        for text in (
-            "    return 0",
-            "    return a",
-            "    return True",
-            "    while True: pass",
-            "    return",
-            ")",
-        ):
+    task = tasks(1, levels=(1,))[0]
+    fix = task.environment["fix"]
+    for text in ("    return 0", "    return a", "    while True: pass", "    return", ")"):
+        turn = assistant("", call=("edit", {**fix, "text": text}))
+        messages = [turn, tool_result("ok"), assistant("Done.")]
+        assert DOMAIN.grade(replay(DOMAIN, task, messages), sandbox).correct is False
+        if "while" not in text:
             environment = DOMAIN.environment(task, sandbox)
-            result = environment.call("edit", {**fix, "text": text})
-            turn = assistant("", call=("edit", {**fix, "text": text}))
-            messages = [turn, {"role": "tool", "content": result}, assistant("Done.")]
-            assert DOMAIN.grade(replay(DOMAIN, task, messages), sandbox).correct is False
-            if "while" not in text:
-                assert environment.call("test", {}).startswith("fail: ")
-        break
+            assert environment.call("edit", {**fix, "text": text}) == "ok"
+            assert environment.call("test", {}).startswith("fail: ")
 
 
 @pytest.mark.parametrize(
@@ -144,8 +145,7 @@ def test_splits_are_disjoint_and_large_enough():
     heldout = tasks(900, split="heldout", levels=(1, 2))
     assert len({task.id for task in heldout}) >= 400
     assert not {task.id for task in heldout} & {task.id for task in tasks(900, levels=(1, 2))}
-    problem = draw_problem(random.Random(0), "operator", 1)
-    assert split_of(problem) == split_of(draw_problem(random.Random(0), "operator", 1))
+    assert not {broken_function(task) for task in heldout} & {broken_function(task) for task in tasks(900)}
 
 
 def test_same_request_same_task():

@@ -1,0 +1,1 @@
+"""Measured comparisons; each prints its figures and writes them to `benchmarks/results/`."""

@@ -1,0 +1,156 @@
+"""distill: every specialist answers its domain's training tasks, verified answers become a dataset, and the generalist
+is fine-tuned on it from the sparse base."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from pipeline.distillation import Candidate, Selection, select, to_row
+from pipeline.errors import StageError
+from pipeline.learning.rl import grade
+from pipeline.runs import commit_folder, write_json
+from pipeline.runtime import Handle
+from pipeline.sampler import Sampler
+from pipeline.sft_worker import SFTWorker
+from pipeline.stages import StageContext, StageResult
+from pipeline.stages.common import (
+    artifact,
+    device,
+    each_in_parallel,
+    input_path,
+    needs_sandbox,
+    start_grader,
+    threads,
+)
+from pipeline.stages.specialists import specialist_modes, specialist_name
+from pipeline.tasks import TaskSource, enabled_domains, find_domain, task_sources
+from rollout.conversation import Trial
+from rollout.records import MODES, Mode, Trajectory
+from rollout.seeding import seed_for
+
+WORKERS = 2
+"""Samplers that work at the same time."""
+
+TASKS_PER_REQUEST = 64
+
+
+def run(context: StageContext) -> StageResult:
+    """Artifacts: `dataset` (a `datasets` folder), `checkpoint` (the generalist)."""
+    config, folder = context.config, context.folder
+    dataset = folder / "dataset"
+    if not dataset.is_dir():
+        selection = _collect(context)
+        _write_dataset(context, selection)
+    import datasets
+
+    rows = datasets.load_from_disk(str(dataset))
+    checkpoint = folder / "checkpoint"
+    if not checkpoint.is_dir():
+        _fine_tune(context, str(dataset), str(checkpoint))
+    counts: dict[str, int] = {"rows": len(rows)}
+    for domain, mode in zip(rows["domain"], rows["mode"], strict=True):
+        counts[f"{domain}/{mode}"] = counts.get(f"{domain}/{mode}", 0) + 1
+    return StageResult(
+        {
+            "dataset": artifact(context, dataset, "dataset"),
+            "checkpoint": artifact(context, checkpoint, "checkpoint"),
+        },
+        counts,
+        {"rows": len(rows), "tokens": sum(map(len, rows["input_ids"])), "seed": config.seed},
+    )
+
+
+def _collect(context: StageContext) -> Selection:
+    config, domains = context.config, enabled_domains(context.config)
+    sources = task_sources(config)
+    workers = WORKERS if context.runtime.parallel else 1
+    cells: list[tuple[str, Mode, int]] = [
+        (domain, mode, start)
+        for domain in domains
+        for mode in MODES
+        for start in range(0, config.distill.tasks_per_domain, TASKS_PER_REQUEST)
+    ]
+    found: dict[tuple[str, Mode, int], list[Candidate]] = {}
+    arguments = (config, threads(config, workers), device(config), needs_sandbox(config, domains))
+    samplers: list[Handle] = []
+    with start_grader(context, domains) as grader, context.progress.task("sampling", len(cells)) as bar:
+        try:
+            for number in range(workers):
+                samplers.append(
+                    context.runtime.spawn(Sampler, *arguments, name=f"sampler {number}", num_cpus=0.3)
+                )
+
+            def collect(cell: tuple[str, Mode, int], worker: int) -> None:
+                found[cell] = _candidates(context, sources[cell[0]], *cell, samplers[worker], grader)
+                bar.advance(kept=sum(bool(c.reward.passed) for c in found[cell]) / max(1, len(found[cell])))
+
+            each_in_parallel(cells, collect, workers)
+        finally:
+            for sampler in samplers:
+                sampler.stop()
+    heldout = [task for name in domains for mode in MODES for task in sources[name].heldout(config.evaluate.tasks, mode)]
+    return select(
+        [candidate for cell in cells for candidate in found[cell]],
+        heldout,
+        config.distill.keep_per_task,
+        config.distill.max_rows_per_cell,
+        config.distill.decontamination_ngram,
+    )
+
+
+def _candidates(
+    context: StageContext, source: TaskSource, domain: str, mode: Mode, start: int, sampler: Handle, grader: Handle
+) -> list[Candidate]:
+    config = context.config
+    modes = next(m for m in specialist_modes(config.specialists.modes) if mode in m)
+    name = specialist_name(domain, modes)
+    found = find_domain(domain, config.domains[domain])
+    limit = config.domains[domain].max_new_tokens or config.sampling.max_new_tokens
+    count = min(TASKS_PER_REQUEST, config.distill.tasks_per_domain - start)
+    trials = [
+        Trial(
+            task, sample, seed_for(config.seed, "distill", task.id, sample), limit, tuple(found.tools), found.max_turns
+        )
+        for task in source.training("distill", start // TASKS_PER_REQUEST, count, (mode,))
+        for sample in range(config.distill.samples_per_task)
+    ]
+    checkpoint = str(input_path(context, "specialists", name))
+    played: list[Trajectory] = sampler.call("sample", checkpoint, trials, config.sampling.temperature).result()
+    step = config.specialists.rl.steps
+    return [
+        Candidate(trajectory, reward, name, step, seed_for(config.seed, "distill", group.task.id, n))
+        for group in grade(played, grader)
+        for n, (trajectory, reward) in enumerate(zip(group.trajectories, group.rewards, strict=True))
+    ]
+
+
+def _write_dataset(context: StageContext, selection: Selection) -> None:
+    import datasets
+
+    if not selection.kept:
+        raise StageError(f"no sample of the specialists could be verified; dropped: {selection.dropped}")
+    write_json(context.folder / "dropped.json", selection.dropped)
+    rows: list[dict[str, Any]] = [to_row(candidate) for candidate in selection.kept]
+    temporary = context.folder / ".dataset.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    datasets.disable_progress_bars()
+    datasets.Dataset.from_list(rows).save_to_disk(str(temporary))
+    commit_folder(temporary, context.folder / "dataset")
+
+
+def _fine_tune(context: StageContext, dataset: str, checkpoint: str) -> None:
+    config = context.config
+    worker = context.runtime.spawn(SFTWorker, threads(config), name="SFT", num_cpus=0.3)
+    try:
+        base = str(input_path(context, "sparsify", "checkpoint"))
+        work = str(context.folder / "sft_state")
+        with context.progress.task("SFT", 1) as bar:
+            log = worker.call(
+                "train", base, dataset, work, checkpoint, config.distill.sft, config.seed, device(config)
+            ).result()
+            for entry in log:
+                context.events.log("distill", int(entry["step"]), domain="sft", loss=entry["loss"])
+            bar.advance(loss=log[-1]["loss"] if log else None)
+    finally:
+        worker.stop()

@@ -1,0 +1,131 @@
+"""judge: the tiny generative reward model, trained from the same sparse base on programmatically labelled triples.
+
+Its agreement with the truth on held-out triples is measured through the very door that the graders use: the
+OpenAI-compatible server and the client with its parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import StageError
+from pipeline.judge import JudgeServer
+from pipeline.runs import write_json
+from pipeline.stages import StageContext, StageResult
+from pipeline.stages.common import artifact, device, free_port, input_path, text_run, threads
+from pipeline.text_worker import TextSpec
+from rewards.genrm import GenRMClient, JudgeRequest, Sampling
+from rollout.records import Split
+
+if TYPE_CHECKING:
+    from specialists.judge_data import JudgeExample
+
+
+def run(context: StageContext) -> StageResult:
+    """Artifacts: `checkpoint` and `report` (agreement); neither with a judge behind `judge.base_url`."""
+    config, folder = context.config, context.folder
+    if config.judge.base_url is not None:
+        return StageResult({}, {}, {"served_by": config.judge.base_url})
+    examples = _examples(context, "train", config.judge.examples)
+    heldout = _examples(context, "heldout", config.judge.heldout)
+    _write_texts(context, examples, heldout)
+    spec = TextSpec(
+        objective="language_model",
+        checkpoint=str(input_path(context, "sparsify", "checkpoint")),
+        architecture=None,
+        tokenizer=str(input_path(context, "base", "tokenizer")),
+        texts=str(folder / "texts.npz"),
+        heldout=str(folder / "heldout.npz"),
+        state=str(folder / "state"),
+        steps=config.judge.steps,
+        batch_tokens=config.judge.batch_tokens,
+        optimizer=config.judge.optimizer,
+        checkpoint_every=50,
+        seed=config.seed + 3,
+        threads=threads(config),
+        device=device(config),
+    )
+    checkpoint = folder / "checkpoint"
+    text_run(context, "judge", spec, checkpoint, measure=None)
+    report = _agreement(context, str(checkpoint), heldout)
+    write_json(folder / "report.json", report)
+    if report["agreement"] < config.judge.min_agreement:
+        raise StageError(
+            f"the judge agrees with the truth on {report['agreement']:.1%} of {report['n']} held-out verdicts, less than "
+            f"judge.min_agreement={config.judge.min_agreement:.0%}; raise judge.steps or judge.examples"
+        )
+    artifacts = {
+        "checkpoint": artifact(context, checkpoint, "checkpoint"),
+        "report": artifact(context, folder / "report.json", "report"),
+    }
+    return StageResult(artifacts, {"examples": len(examples)}, report)
+
+
+def _examples(context: StageContext, split: Split, count: int) -> list[JudgeExample]:
+    from specialists.judge_data import judge_example
+
+    config = context.config
+    writing = config.domains.get("writing")
+    levels = tuple(writing.levels) if writing else (1,)
+    languages = tuple(writing.languages) if writing else ("en",)
+    start = 0 if split == "train" else 10**9
+    return [
+        judge_example(start + config.seed * 10**6 + n, split, levels=levels, languages=languages) for n in range(count)
+    ]
+
+
+def _write_texts(context: StageContext, train: Sequence[JudgeExample], heldout: Sequence[JudgeExample]) -> None:
+    """The triples as texts whose loss counts on the reason and the verdict alone."""
+    import numpy as np
+    from transformers import AutoTokenizer
+
+    from pipeline.learning.text import Text, save_texts
+    from rollout.chat import Chat
+
+    chat = Chat(AutoTokenizer.from_pretrained(input_path(context, "base", "tokenizer")))
+    for name, examples in (("texts", train), ("heldout", heldout)):
+        texts = []
+        for example in examples:
+            prompt = chat.prompt_ids(example.messages, "direct")
+            target = [*chat.encode(example.target), chat.end_token_id]
+            mask = np.arange(len(prompt) + len(target)) >= len(prompt)
+            texts.append(Text(np.array(prompt + target, dtype=np.int32), mask))
+        save_texts(context.folder / f"{name}.npz", texts)
+
+
+def _agreement(context: StageContext, checkpoint: str, examples: Sequence[JudgeExample]) -> dict[str, Any]:
+    """Share of held-out verdicts that are true; an abstention counts as a disagreement and is reported beside."""
+    config = context.config
+    server = context.runtime.spawn(
+        JudgeServer, checkpoint, config.judge.model, device(config), threads(config), free_port(), name="judge",
+        num_cpus=0.1,
+    )  # fmt: skip
+    try:
+        client = GenRMClient(
+            server.call("url").result(config.runtime.start_deadline_s),
+            config.judge.model,
+            timeout=config.judge.timeout_s,
+            concurrency=config.judge.concurrency,
+            votes=config.judge.votes,
+            deadline=config.runtime.step_deadline_s,
+            sampling=Sampling(config.judge.temperature, config.judge.max_new_tokens, config.seed),
+        )
+        requests = [JudgeRequest(e.question, e.answer, (e.criterion,)) for e in examples]
+        results = client.judge_many(requests)
+        client.close()
+    finally:
+        server.stop()
+    kinds: dict[str, list[bool]] = {}
+    abstained = 0
+    for example, result in zip(examples, results, strict=True):
+        met = result.criteria[0].met
+        abstained += met is None
+        kinds.setdefault(str((example.criterion.truth or {}).get("kind")), []).append(met == example.met)
+    right = [verdict for verdicts in kinds.values() for verdict in verdicts]
+    return {
+        "agreement": sum(right) / len(right),
+        "n": len(right),
+        "abstained": abstained,
+        "by_kind": {kind: sum(v) / len(v) for kind, v in sorted(kinds.items())},
+    }
