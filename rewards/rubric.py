@@ -22,7 +22,9 @@ _SENTENCE_END = re.compile(r"[.!?。！？]+(?=\s|$)|[。！？]")
 @dataclass(frozen=True)
 class Criterion:
     """One thing that an answer must do. `check`, where given, is a specification for `check_criterion`, and
-    then no judge is asked. `weight` is positive; `gate=True` makes it a veto as well.
+    then no judge is asked. `truth` is such a specification too, but a hidden one: it labels the judge's training
+    data and tells evaluation what is right, while the reward still comes from the judge. `weight` is positive;
+    `gate=True` makes it a veto as well.
     """
 
     name: str
@@ -30,27 +32,34 @@ class Criterion:
     weight: float = 1.0
     gate: bool = False
     check: Mapping[str, Any] | None = None
+    truth: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.weight) and self.weight > 0):
             raise ValueError(f"criterion {self.name!r} needs a positive weight, got {self.weight}")
-        if self.check is not None and self.check.get("kind") not in _CHECKS:
-            raise ValueError(
-                f"criterion {self.name!r} has an unknown check {dict(self.check)!r}; kinds: {sorted(_CHECKS)}"
-            )
+        for spec in (self.check, self.truth):
+            if spec is not None and spec.get("kind") not in _CHECKS:
+                raise ValueError(
+                    f"criterion {self.name!r} has an unknown check {dict(spec)!r}; kinds: {sorted(_CHECKS)}"
+                )
+
+    @property
+    def known(self) -> Mapping[str, Any] | None:
+        """What a program can tell of it: the check, or the hidden truth."""
+        return self.check if self.check is not None else self.truth
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> Criterion:
         return Criterion(**record)
 
     def to_json(self) -> dict[str, Any]:
-        check = None if self.check is None else dict(self.check)
         return {
             "name": self.name,
             "text": self.text,
             "weight": self.weight,
             "gate": self.gate,
-            "check": check,
+            "check": None if self.check is None else dict(self.check),
+            "truth": None if self.truth is None else dict(self.truth),
         }
 
 

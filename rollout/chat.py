@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rollout.environment import ToolSpec
 from rollout.records import Message, Mode
 
@@ -29,15 +31,18 @@ class Chat:
         self.end_token_id: int = tokenizer.eos_token_id
         self._tool_turn = lru_cache(maxsize=4096)(self._render_tool_turn)
 
-    def render(self, messages: Sequence[Message], mode: Mode, tools: Sequence[ToolSpec] = (), open_turn: bool = True) -> str:
+    def render(
+        self, messages: Sequence[Message], mode: Mode, tools: Sequence[ToolSpec] = (), open_turn: bool = True
+    ) -> str:
         """The conversation as text; with `open_turn` up to the place where the policy writes."""
-        return self.tokenizer.apply_chat_template(
+        text = self.tokenizer.apply_chat_template(
             list(messages),
             tools=list(tools) or None,
             tokenize=False,
             add_generation_prompt=open_turn,
             thinking=mode == "thinking",
         )
+        return str(text)
 
     def prompt_ids(self, messages: Sequence[Message], mode: Mode, tools: Sequence[ToolSpec] = ()) -> list[int]:
         """Tokens of the conversation up to the place where the policy writes."""
@@ -55,9 +60,14 @@ class Chat:
             raise ValueError("the chat template rewrites a turn once a tool has answered; it cannot be used for tools")
         return tuple(self.encode(whole[len(prefix) :]))
 
+    def turn_opening_ids(self, mode: Mode) -> list[int]:
+        """Tokens that the template puts in front of a policy turn: the role and, by mode, an open or closed thought."""
+        user: list[Message] = [{"role": "user", "content": "?"}]
+        return self.encode(self.render(user, mode)[len(self.render(user, mode, open_turn=False)) :])
+
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
-    def decode(self, token_ids: Sequence[int]) -> str:
+    def decode(self, token_ids: Sequence[int] | np.ndarray) -> str:
         """The policy's text of a turn: control tokens left out, `<think>` and tool-call markup kept."""
-        return self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        return str(self.tokenizer.decode([int(t) for t in token_ids], skip_special_tokens=True))

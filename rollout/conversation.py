@@ -45,7 +45,7 @@ class _Conversation:
         seed = seed_for(self.trial.seed, len(self.completions))
         return Generation(self.token_ids, seed, min(self.trial.max_new_tokens, room))
 
-    def add(self, token_ids: Sequence[int], logprobs: Sequence[float] | None) -> None:
+    def add(self, token_ids: Sequence[int] | np.ndarray, logprobs: np.ndarray | None) -> None:
         self.token_ids.extend(int(t) for t in token_ids)
         self.policy.extend([logprobs is not None] * len(token_ids))
         self.logprobs.extend([0.0] * len(token_ids) if logprobs is None else [float(p) for p in logprobs])

@@ -108,6 +108,12 @@ class Task:
         for name in ("messages", "tests", "rubric"):
             if name in values and (isinstance(values[name], str) or not isinstance(values[name], Sequence)):
                 raise TaskError(f"field {name!r}: expected a list, got {type(values[name]).__name__}")
+        for name in ("environment", "provenance"):
+            if name in values and not isinstance(values[name], Mapping):
+                raise TaskError(f"field {name!r}: expected an object, got {type(values[name]).__name__}")
+        for number, test in enumerate(values.get("tests", ())):
+            if not isinstance(test, Mapping):
+                raise TaskError(f"field 'tests[{number}]': expected an object, got {type(test).__name__}")
         values["messages"] = tuple(values["messages"])
         values["tests"] = tuple(values.get("tests", ()))
         try:

@@ -46,10 +46,11 @@ def sample_circuit(rng: random.Random, level: int) -> Problem:
     inputs, gates = {1: (2, 3), 2: (3, 4), 3: (4, 6)}[level]
     circuit: list[list[Any]] = []
     for wire in range(inputs, inputs + gates):
-        kind = rng.choice(list(GATES) if level == 1 else [*GATES, "not"])
+        kind = rng.choice([*GATES, "xor" if level == 1 else "not"])
         ends = rng.sample(range(wire), 1 if kind == "not" else 2)
         circuit.append([kind, *([rng.randrange(wire - 1), wire - 1] if level == 1 else sorted(ends))])
-    return [[rng.randint(0, 1) for _ in range(inputs)], circuit]
+    given = [rng.randint(0, 1) for _ in range(inputs)]
+    return [given if any(given) else [0] * (inputs - 1) + [1], circuit]
 
 
 def ask_circuit(problem: Problem, language: str) -> str:

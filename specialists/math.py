@@ -176,7 +176,7 @@ def sample_sequences(rng: random.Random, level: int) -> Problem:
             while len(terms) < 6:
                 terms.append(terms[-1] + terms[-2])
         following = next_terms(terms)
-        if len(following) == 1 and (level > 1 or all(0 <= term <= 9 for term in (*terms, max(following)))):
+        if len(following) == 1 and (level > 1 or all(0 <= term <= 9 for term in [*terms, *map(int, following)])):
             return terms
 
 

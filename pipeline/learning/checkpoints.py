@@ -43,7 +43,7 @@ def save_state(root: Path, step: int, write: Callable[[Path], None], extra: dict
         for path in sorted(temporary.rglob("*"))
         if path.is_file()
     }
-    manifest = {"step": step, "files": files, "extra": extra or {}}
+    manifest: dict[str, Any] = {"step": step, "files": files, "extra": extra or {}}
     (temporary / MANIFEST).write_text(json.dumps(manifest, sort_keys=True), encoding="utf-8")
     commit_folder(temporary, final)
     for old in _states(root)[:-KEEP]:
@@ -68,14 +68,16 @@ def _states(root: Path) -> list[Path]:
 
 def _damage(folder: Path) -> str | None:
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError) as error:
-        return f"{MANIFEST}: {error}"
-    for name, expected in files.items():
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = {name: (entry["size"], entry["sha256"]) for name, entry in manifest["files"].items()}
+        _ = int(manifest["step"]), dict(manifest["extra"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return f"{MANIFEST}: {type(error).__name__}: {error}"
+    for name, (size, sha256) in files.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != expected["size"] or _sha256(path) != expected["sha256"]:
+        if path.stat().st_size != size or _sha256(path) != sha256:
             return f"{name} is not what was written"
     return None
 
@@ -83,4 +85,3 @@ def _damage(folder: Path) -> str | None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-

@@ -13,7 +13,7 @@ import torch
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """`loss` is 0-dim and carries the gradient; the rest are detached weighted means for the log."""
+    """`loss` is 0-dim and carries the gradient; the rest are means over the tokens trained on, for the log."""
 
     loss: torch.Tensor
     clip_fraction: torch.Tensor
@@ -42,10 +42,10 @@ def policy_loss(
     clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
     objective = torch.minimum(ratio * advantages, clipped * advantages)
     with torch.no_grad():
-        total = weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
-        is_clipped = (clipped * advantages < ratio * advantages).to(weights.dtype)
-        clip_fraction = (is_clipped * weights).sum() / total
-        ratio_mean = (ratio.detach() * weights).sum() / total
+        trained = weights > 0
+        count = trained.sum().clamp_min(1)
+        clip_fraction = ((clipped * advantages < ratio * advantages) & trained).sum() / count
+        ratio_mean = (ratio * trained).sum() / count
     return PolicyLoss(-(objective * weights).sum(), clip_fraction, ratio_mean)
 
 
@@ -71,7 +71,8 @@ def sequence_weights(mask: torch.Tensor, sequence_ids: torch.Tensor, sequences: 
         sequence_ids: [T] int64 in [0, S'), the sequence of each token in this batch.
         sequences: S, number of sequences over which the whole step's loss is a mean.
     """
-    lengths = torch.zeros(int(sequence_ids.max()) + 1 if len(sequence_ids) else 1, dtype=torch.float32, device=mask.device)
+    held = int(sequence_ids.max()) + 1 if len(sequence_ids) else 1
+    lengths = torch.zeros(held, dtype=torch.float32, device=mask.device)
     lengths.index_add_(0, sequence_ids, mask.float())
     return mask.float() / (lengths.clamp_min(1.0)[sequence_ids] * max(1, sequences))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from model import PackedBatch
 from pipeline.learning.batches import split_tokens
 from pipeline.runs.atomic import atomic_file
 from rollout.chat import Chat
+from rollout.records import MODES
 from rollout.seeding import seed_for
 from specialists.corpus import Document
 
@@ -36,16 +37,24 @@ class TextBatch:
         return TextBatch(self.packed.to(device), self.mask.to(device))
 
 
-def tokenise(documents: Iterable[Document], chat: Chat) -> list[Text]:
-    """Documents as tokens; the loss counts on all of them but the first (pre-training)."""
+def tokenise(documents: Sequence[Document], chat: Chat) -> list[Text]:
+    """Documents as tokens. The loss counts on all that somebody wrote, prompts included (pre-training), but not on what
+    the chat template itself puts in front of a turn: predicting that would blur the two modes."""
     rendered = [chat.render(d.messages, d.mode, d.tools, open_turn=False) for d in documents]
     encoded = chat.tokenizer(rendered, add_special_tokens=False)["input_ids"]
-    texts = []
-    for ids in encoded:
-        mask = np.ones(len(ids), dtype=bool)
-        mask[0] = False
-        texts.append(Text(np.array(ids, dtype=np.int32), mask))
-    return texts
+    opening = {mode: chat.turn_opening_ids(mode) for mode in MODES}
+    return [_text(ids, opening[d.mode]) for ids, d in zip(encoded, documents, strict=True)]
+
+
+def _text(token_ids: Sequence[int], opening: Sequence[int]) -> Text:
+    ids = np.array(token_ids, dtype=np.int32)
+    mask = np.ones(len(ids), dtype=bool)
+    mask[0] = False
+    starts = np.flatnonzero(ids[: len(ids) - len(opening) + 1] == opening[0])
+    for start in starts:
+        if np.array_equal(ids[start : start + len(opening)], opening):
+            mask[start : start + len(opening)] = False
+    return Text(ids, mask)
 
 
 class TextBatches:
@@ -106,4 +115,5 @@ def load_texts(path: Path) -> list[Text]:
 
 def in_runs(texts: Sequence[Text], batch_tokens: int) -> list[TextBatch]:
     """All documents once, in batches of similar length: for measuring."""
-    return [text_batch([texts[i] for i in run]) for run in split_tokens([len(t.token_ids) for t in texts], batch_tokens)]
+    lengths = [len(text.token_ids) for text in texts]
+    return [text_batch([texts[i] for i in run]) for run in split_tokens(lengths, batch_tokens)]

@@ -88,7 +88,7 @@ def test_tool_call_and_result_are_rendered_as_the_parser_reads_them(chat):
     "arguments",
     [
         {},
-        {"path": 'a "quoted" \\ path\n<b> & \'c\''},
+        {"path": "a \"quoted\" \\ path\n<b> & 'c'"},
         {"path": "多模态 é", "line": -3, "deep": {"list": [1, 2.5, None, True]}},
     ],
 )

@@ -181,7 +181,7 @@ def test_a_real_engine_plays_several_turns_with_the_models_logprobs(chat, tiny_m
             first = script.asked == []
             return (script if first else engine).generate(requests, temperature)
 
-    [trajectory] = run_trials([trial_of(max_new_tokens=12)], Mixed(), chat, lambda task: Adder(), 1.0, 500)
+    [trajectory] = run_trials([trial_of(max_new_tokens=60)], Mixed(), chat, lambda task: Adder(), 1.0, 500)
     assert trajectory.attempt.tool_results[0] == "sum is 2" and len(trajectory.attempt.completions) >= 2
     with torch.no_grad():
         logprobs = model.token_logprobs(PackedBatch.from_sequences([trajectory.token_ids.tolist()])).numpy()

@@ -118,7 +118,8 @@ def test_rows_that_end_early_leave_the_others_right(tiny_model):
     model = tiny_model(vocab_size=12)
     rng = np.random.default_rng(1)
     requests = [
-        Generation(rng.integers(0, 12, size=rng.integers(1, 20)).tolist(), i, int(rng.integers(1, 40))) for i in range(24)
+        Generation(rng.integers(0, 12, size=rng.integers(1, 20)).tolist(), i, int(rng.integers(1, 40)))
+        for i in range(24)
     ]
     completions = TorchEngine(model, end_token_id=3).generate(requests, 1.0)
     assert len({len(c.token_ids) for c in completions}) > 4

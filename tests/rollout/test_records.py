@@ -63,9 +63,10 @@ def row(**changes):
         ({"difficulty": True}, "field 'difficulty'"),
         ({"tests": 4}, "field 'tests': expected a list, got int"),
         ({"tests": {"a": 1}}, "field 'tests': expected a list"),
+        ({"tests": ["assert f(1) == 2"]}, r"field 'tests\[0\]': expected an object, got str"),
         ({"rubric": [{"weight": "x"}]}, "field 'rubric'"),
-        ({"environment": "x"}, "field 'environment'"),
-        ({"provenance": [1]}, "field 'provenance'"),
+        ({"environment": "x"}, "field 'environment': expected an object, got str"),
+        ({"provenance": [1]}, "field 'provenance': expected an object, got list"),
         ({"promt": "x"}, "field 'promt': not a field of a task"),
     ],
 )
@@ -97,15 +98,21 @@ def trajectory_of(tokens=4, sample=0):
     task = Task.from_json(row())
     attempt = Attempt(task, ("yes",), (), "stop", 2, sample=sample)
     mask = np.arange(tokens) >= 2
-    return Trajectory(attempt, np.arange(tokens, dtype=np.int32), mask, np.zeros(tokens, np.float32), np.where(mask, 3, -1))
+    return Trajectory(
+        attempt, np.arange(tokens, dtype=np.int32), mask, np.zeros(tokens, np.float32), np.where(mask, 3, -1)
+    )
 
 
 def paid(value):
-    return Reward.invalid("sandbox died") if value is None else Reward.of([Component("outcome", value, 1.0, value)], None)
+    return (
+        Reward.invalid("sandbox died") if value is None else Reward.of([Component("outcome", value, 1.0, value)], None)
+    )
 
 
 def group_of(*values):
-    return Group(Task.from_json(row()), tuple(trajectory_of(sample=i) for i in range(len(values))), tuple(map(paid, values)))
+    return Group(
+        Task.from_json(row()), tuple(trajectory_of(sample=i) for i in range(len(values))), tuple(map(paid, values))
+    )
 
 
 @given(st.lists(st.none() | st.floats(-2, 2), min_size=1, max_size=8))
