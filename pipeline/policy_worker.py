@@ -40,6 +40,14 @@ class PolicySpec:
     sandboxed: bool
 
 
+@dataclass(frozen=True)
+class StepDone:
+    """How many steps are done, and the metrics of the last of them."""
+
+    steps: int
+    metrics: Mapping[str, float]
+
+
 class PolicyWorker:
     """See the module. Built in the actor's process; the sandbox's helper starts before torch is imported."""
 
@@ -83,10 +91,6 @@ class PolicyWorker:
             self.step, self._metrics = saved.step, dict(saved.extra["metrics"])
         return model, learner
 
-    def committed(self) -> int:
-        """Steps that are done and on disk."""
-        return self.step
-
     def rollout(self, trials: Sequence[Trial], temperature: float | None = None) -> list[Trajectory]:
         """Plays the trials with the current weights; a function of weights and seeds alone."""
         from rollout.conversation import run_trials
@@ -101,22 +105,25 @@ class PolicyWorker:
             sampling.max_context,
         )
 
-    def update(self, step: int, groups: Sequence[Group]) -> dict[str, float]:
-        """Learns from step `step` (from 0) and commits it; the answer is the step's metrics."""
+    def update(self, step: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> StepDone:
+        """Learns from step `step` (from 0) and commits it, with `metrics` of the rollouts added to its own.
+
+        A step that is done already gets its stored answer. A worker that was restarted from an earlier commit cannot do
+        the step: it says how many steps are done and the caller goes on from there.
+        """
         if self.learner is None or self.spec.rl is None or self.spec.state is None:
             raise ValueError("this worker only samples")
-        if step < self.step:
-            if step == self.step - 1:
-                return self._metrics
-            raise ValueError(f"step {step} was asked for and {self.step} steps are committed")
-        if step > self.step:
-            raise ValueError(f"step {step} was asked for but only {self.step} steps are committed")
-        metrics = self.learner.update(groups, step)
-        self.step, self._metrics = step + 1, metrics
-        self.engine.version = self.step
-        if self.step % self.spec.rl.checkpoint_every == 0 or self.step == self.spec.rl.steps:
-            self._commit()
-        return metrics
+        if step == self.step:
+            self._metrics = {**metrics, **self.learner.update(groups, step)}
+            self.step += 1
+            self.engine.version = self.step
+            if self.step % self.spec.rl.checkpoint_every == 0 or self.step == self.spec.rl.steps:
+                self._commit()
+        return StepDone(self.step, self._metrics)
+
+    def last(self) -> StepDone:
+        """The steps that are done, and the metrics of the last one."""
+        return StepDone(self.step, self._metrics)
 
     def _commit(self) -> None:
         import torch

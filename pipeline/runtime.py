@@ -95,6 +95,20 @@ RESTARTS = 8
 """Times that an actor is restarted before its death ends the stage."""
 
 
+ACTOR_ENVIRONMENT = {
+    # glibc gives large blocks back to the system at once, and every training step takes them again: keeping them
+    # saves a tenth of a step on CPU.
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_TOP_PAD_": str(2**26),
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+}
+
+
+def _python_path() -> str:
+    """Actors import what the driver's folder holds: the user's own reward function, for example."""
+    return os.pathsep.join(part for part in (os.getcwd(), os.environ.get("PYTHONPATH", "")) if part)
+
+
 class RayRuntime:
     """Actors of Ray. On a laptop a single-node Ray of its own, never a cluster that happens to run."""
 
@@ -112,7 +126,6 @@ class RayRuntime:
         gpus = self.config.gpus_per_worker if getattr(cls, "uses_gpu", False) else 0.0
         self._require({"CPU": num_cpus, "GPU": gpus}, name)
         options = {"num_cpus": num_cpus, "num_gpus": gpus, "max_restarts": RESTARTS, "max_task_retries": RESTARTS}
-        # A second thread of the actor answers `ping` while a step runs.
         actor = ray.remote(cls).options(**options).remote(*args)
         handle = _RayHandle(actor, name, self.config)
         self._handles.append(handle)
@@ -132,7 +145,7 @@ class RayRuntime:
             log_to_driver=False,
             logging_level="error",
             object_store_memory=256 * 2**20 if local else None,
-            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}},
+            runtime_env={"env_vars": ACTOR_ENVIRONMENT | {"PYTHONPATH": _python_path()}},
         )
         self._started = True
 

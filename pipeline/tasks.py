@@ -28,7 +28,7 @@ def domain_mixes(config: Config) -> dict[str, DomainMix]:
 
 
 def _mix(domain: DomainConfig) -> DomainMix:
-    return DomainMix(domain.share, tuple(domain.levels), tuple(domain.languages))
+    return DomainMix(domain.corpus_share, tuple(domain.levels), tuple(domain.languages))
 
 
 def find_domain(name: str, config: DomainConfig) -> Domain:

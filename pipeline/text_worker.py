@@ -47,6 +47,8 @@ class TextSpec:
     """(heads, head size, top-k) of an indexer to add to a dense checkpoint first."""
     indexer_lr: float | None = None
     eval_batches: int = 4
+    muon: bool = False
+    """Train the layers' matrices by Muon instead of AdamW: about twice as far per token on a new model."""
 
 
 class TextTrainer:
@@ -60,7 +62,7 @@ class TextTrainer:
         from model import add_indexer, indexer_parameters, load_checkpoint, main_parameters
         from pipeline.learning.build import new_model
         from pipeline.learning.checkpoints import latest_state
-        from pipeline.learning.optimizer import adamw
+        from pipeline.learning.optimizer import Muon, adamw, split_for_muon
         from pipeline.learning.text import TextBatches, load_texts
 
         torch.set_num_threads(spec.threads)
@@ -82,9 +84,19 @@ class TextTrainer:
             parameter.requires_grad_(spec.objective != "indexer_warmup")
         for parameter in self.indexer:
             parameter.requires_grad_(spec.objective != "language_model")
-        self.optimizers = {"main": adamw(self.main, spec.optimizer)} if spec.objective != "indexer_warmup" else {}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.parameters: dict[str, list[torch.nn.Parameter]] = {}
+        if spec.muon:
+            self.parameters["matrices"], self.parameters["main"] = split_for_muon(model)
+            self.optimizers["matrices"] = Muon(
+                self.parameters["matrices"], spec.optimizer.lr, spec.optimizer.betas[1], spec.optimizer.weight_decay
+            )
+        elif spec.objective != "indexer_warmup":
+            self.parameters["main"] = [p for p in self.main if p.requires_grad]
         if spec.objective != "language_model":
-            self.optimizers["indexer"] = adamw(self.indexer, spec.optimizer)
+            self.parameters["indexer"] = self.indexer
+        for name in set(self.parameters) - {"matrices"}:
+            self.optimizers[name] = adamw(self.parameters[name], spec.optimizer)
         self.batches = TextBatches(load_texts(Path(spec.texts)), spec.batch_tokens, spec.seed)
         self.step = 0
         self._log: list[dict[str, float]] = []
@@ -108,8 +120,8 @@ class TextTrainer:
         return self._log[start : start + count]
 
     def _train_step(self, step: int) -> dict[str, float]:
-        from pipeline.learning.losses import language_model_loss
         from pipeline.learning.optimizer import learning_rate, optimizer_step
+        from pipeline.learning.text import text_loss
 
         spec = self.spec
         self.model.train()
@@ -121,8 +133,7 @@ class TextTrainer:
         output = self.model.hidden_states(batch.packed, attention=attention, indexer_loss=kl_stage)
         losses = []
         if spec.objective != "indexer_warmup":
-            logprobs = self.model.token_logprobs(batch.packed, hidden=output.hidden)
-            loss = language_model_loss(logprobs, batch.mask)
+            loss = text_loss(self.model, batch, output.hidden)
             metrics["loss"] = float(loss.detach())
             losses.append(loss)
         if output.indexer_loss is not None:
@@ -131,12 +142,11 @@ class TextTrainer:
             losses.append(kl)
         sum(losses[1:], losses[0]).backward()
         scale = learning_rate(step, spec.steps, spec.optimizer) / spec.optimizer.lr
-        # Clipped apart: the two losses share no parameter, and one's spikes must not slow the other.
+        # Clipped apart: the losses share no parameter, and one's spikes must not slow the other.
         for name, optimizer in self.optimizers.items():
             lr = spec.indexer_lr if name == "indexer" and spec.indexer_lr is not None else spec.optimizer.lr
-            parameters = self.indexer if name == "indexer" else [p for p in self.main if p.requires_grad]
-            norm = optimizer_step(optimizer, parameters, lr * scale, spec.optimizer.grad_clip)
-            metrics["grad_norm" if name == "main" else "indexer_grad_norm"] = norm
+            norm = optimizer_step(optimizer, self.parameters[name], lr * scale, spec.optimizer.grad_clip)
+            metrics[f"grad_norm/{name}"] = norm
         return metrics
 
     def _commit(self) -> None:
@@ -156,8 +166,7 @@ class TextTrainer:
         import torch
 
         from model import DsaStats
-        from pipeline.learning.losses import language_model_loss
-        from pipeline.learning.text import in_runs, load_texts
+        from pipeline.learning.text import in_runs, load_texts, text_loss
 
         self.model.eval()
         texts = load_texts(Path(self.spec.heldout))
@@ -168,9 +177,8 @@ class TextTrainer:
             for batch in (b.to(self.model.device) for b in batches):
                 stats = DsaStats() if sparse else None
                 output = self.model.hidden_states(batch.packed, attention=attention, collect=stats)
-                logprobs = self.model.token_logprobs(batch.packed, hidden=output.hidden)
                 counted = int(batch.mask.sum())
-                loss += float(language_model_loss(logprobs, batch.mask)) * counted
+                loss += float(text_loss(self.model, batch, output.hidden)) * counted
                 tokens += counted
                 if stats is not None:
                     layers.append([vars(layer) for layer in stats.layers])

@@ -17,7 +17,7 @@ from rewards.types import Verdict
 from rollout.environment import Environment, ToolSpec
 from rollout.records import Attempt, Message, Mode, Split, Task
 
-HELDOUT_SHARE = 8
+HELDOUT_SHARE = 4
 """One problem in this many is held out."""
 
 Kind = Literal["verifiable", "general"]

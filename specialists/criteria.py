@@ -1,4 +1,5 @@
-"""The criteria of the writing tasks: a text that a judge reads, and the hidden truth that only evaluation and the judge's lessons see."""
+"""The criteria of the writing tasks: a text that a judge reads, and the hidden truth that only evaluation and the
+judge's lessons see."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Lessons for a small generative judge: an answer, one criterion, a short reason, the true verdict.
 
 The answers are what a policy may write: good, careless, and spoiled on purpose. The truth is the criterion's
-check, whatever the answer says of itself. Each kind of criterion is met in half of its examples, so that none
+own, whatever the answer says of itself. Each kind of criterion is met in half of its examples, so that none
 can be judged without reading the answer. The reason quotes what decides: the verdict is then a local step.
 """
 
@@ -32,6 +32,7 @@ class JudgeExample:
     """`messages` is the judge's prompt, `target` what it should reply, `met` the truth."""
 
     messages: tuple[Message, ...]
+    question: str
     reason: str
     met: bool
     criterion: Criterion
@@ -56,16 +57,16 @@ def judge_example(
     for attempt in range(1000):
         request = Request(seed_for("judge", seed, attempt), split, rng.choice(MODES), levels, languages)
         task = DOMAIN.generate(request)
-        fitting = [c for c in task.rubric if c.check is not None and c.check["kind"] == kind]
+        fitting = [c for c in task.rubric if c.truth is not None and c.truth["kind"] == kind]
         if not fitting:
             continue
         criterion = rng.choice(fitting)
         answers = (draw_answer(rng, task, criterion) for _ in range(DRAWS))
-        answer = next((a for a in answers if check_criterion(criterion.check or {}, a) == met), None)
+        answer = next((a for a in answers if check_criterion(criterion.truth or {}, a) == met), None)
         if answer is not None:
             nonce = f"{rng.getrandbits(32):08x}"
             messages = judge_prompt(task.prompt, answer, criterion, nonce, template)
-            return JudgeExample(tuple(messages), reason_for(criterion, answer), met, criterion, answer)
+            return JudgeExample(tuple(messages), task.prompt, reason_for(criterion, answer), met, criterion, answer)
     raise RuntimeError(f"no answer that makes a {kind!r} criterion {met} for 1000 tasks")
 
 
@@ -83,7 +84,7 @@ Spoiler = Callable[[random.Random, str, Task, Criterion], str]
 
 def drop_word(rng: random.Random, answer: str, task: Task, criterion: Criterion) -> str:
     """Without the word that the criterion names; else without some word, in Chinese some character."""
-    text = str((criterion.check or {}).get("text", ""))
+    text = str((criterion.truth or {}).get("text", ""))
     if text and text in answer:
         return answer.replace(text, "").replace("  ", " ").strip()
     gap = "" if task.language == "zh" else " "
@@ -94,7 +95,7 @@ def drop_word(rng: random.Random, answer: str, task: Task, criterion: Criterion)
 
 def add_word(rng: random.Random, answer: str, task: Task, criterion: Criterion) -> str:
     """With the word that the criterion names at either end or between two sentences."""
-    text = str((criterion.check or {}).get("text", "")) or "it"
+    text = str((criterion.truth or {}).get("text", "")) or "it"
     parts = sentences_of(answer)
     parts.insert(rng.randint(0, len(parts)), text if task.language == "zh" else f" {text} ")
     return "".join(parts).strip().replace("  ", " ")
@@ -167,7 +168,7 @@ def sentences_of(answer: str) -> list[str]:
 
 def reason_for(criterion: Criterion, answer: str) -> str:
     """What decides, quoted from the answer: the word with the one before, the sentences counted, the edge."""
-    check = dict(criterion.check or {})
+    check = dict(criterion.truth or {})
     if not answer.strip():
         return "empty."
     if check["kind"] in ("contains", "excludes"):

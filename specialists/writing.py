@@ -1,6 +1,6 @@
 """Writing: short texts under constraints, questions on a passage, lists. Judged by criteria.
 
-Each criterion has a text for the judge and a programmatic check. The check is the truth that evaluation and
+Each criterion has a text for the judge and a hidden truth that evaluation and
 the judge's own training use; the policy is paid by the judge.
 """
 
@@ -326,7 +326,7 @@ class Writing:
         parts = split_thinking(attempt.final, attempt.task.mode, attempt.finished)
         if isinstance(parts, FormatError):
             return Verdict(False, parts.name, {"detail": parts.detail})
-        met = {c.name: check_criterion(c.check or {}, parts.answer_text) for c in attempt.task.rubric}
+        met = {c.name: check_criterion(c.truth or {}, parts.answer_text) for c in attempt.task.rubric}
         return Verdict(all(met.values()), "met" if all(met.values()) else "not_met", {"criteria": met})
 
 

@@ -37,7 +37,7 @@ class ModelConfig:
 
 @dataclass
 class OptimizerConfig:
-    lr: float = 1e-3
+    lr: float = 1e-3  #: largest learning rate
     warmup_steps: int = 0  #: linear warm-up
     decay: str = "constant"  #: constant | linear | cosine, after the warm-up, to min_lr_ratio
     min_lr_ratio: float = 0.0
@@ -113,7 +113,8 @@ class DomainConfig:
     enabled: bool = True
     levels: list[int] = field(default_factory=lambda: [1])  #: difficulties to draw from
     languages: list[str] = field(default_factory=lambda: ["en"])  #: languages of generated prompts
-    share: float = 1.0  #: weight in the corpus, the distilled data and the mixed stage
+    corpus_share: float = 1.0  #: weight in the corpus of the embedded base
+    share: float = 1.0  #: weight in the mixed stage
     group_size: int = 8  #: samples of one prompt
     max_new_tokens: int | None = None  #: overrides sampling.max_new_tokens
     kind: str = "verifiable"  #: of a domain of your own: verifiable (graded) | general (judged by its rubric)
@@ -128,8 +129,8 @@ class RLConfig:
     prompts_per_step: int = 16  #: prompts of a step, each sampled group_size times
     minibatches: int = 1  #: optimizer steps per rollout batch
     batch_tokens: int = 16384  #: tokens of one packed micro-batch
-    clip_low: float = 0.2  #: importance ratio is clipped below 1 - clip_low
-    clip_high: float = 0.28  #: and above 1 + clip_high
+    clip_low: float = 0.2  #: importance ratios are clipped below 1 - clip_low
+    clip_high: float = 0.28  #: importance ratios are clipped above 1 + clip_high
     kl_coef: float = 0.0  #: weight of the KL to the reference; 0 loads no reference model
     scale_by_std: bool = False  #: divide advantages by the group's standard deviation
     train_indexer: bool = False  #: keep training the indexer by its KL on the selected set

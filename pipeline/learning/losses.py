@@ -75,8 +75,3 @@ def sequence_weights(mask: torch.Tensor, sequence_ids: torch.Tensor, sequences: 
     lengths = torch.zeros(held, dtype=torch.float32, device=mask.device)
     lengths.index_add_(0, sequence_ids, mask.float())
     return mask.float() / (lengths.clamp_min(1.0)[sequence_ids] * max(1, sequences))
-
-
-def language_model_loss(logprobs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean negative log-likelihood (nats per token) of the tokens in `mask`."""
-    return -(logprobs * mask).sum() / mask.sum().clamp_min(1)

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.config.schema import Config, RLConfig
 from pipeline.errors import StageError
+from pipeline.policy_worker import StepDone
 from pipeline.runs import Events, write_rollouts
 from pipeline.runtime import Handle
 from pipeline.tasks import find_domain
@@ -50,40 +51,37 @@ def run_rl(
 ) -> None:
     """Runs the loop from the policy's last committed step to the end.
 
-    A step that was done before a crash but not logged is logged now (its rollouts are played and graded again; the
-    policy answers a repeated update with the stored metrics).
+    Rollouts are on disk before the step is learned from, and the metrics are committed with the step, so that a step
+    that was done but not logged before a crash is logged now, and none is missing or doubled.
 
     Raises:
         StageError: when too many rewards of a step are invalid, or an actor is lost for good.
     """
-    done = policy.call("committed").result()
-    for step in range(max(0, done), run.rl.steps):
-        if stop.is_set():
-            return
-        started = time.monotonic()
-        trials = make_trials(run, config, step)
-        trajectories: list[Trajectory] = policy.call("rollout", trials).result()
+    done: StepDone = policy.call("last").result()
+    if done.steps > 0:
+        events.log(run.stage, done.steps - 1, domain=run.name, **done.metrics)
+    while done.steps < run.rl.steps and not stop.is_set():
+        step, started = done.steps, time.monotonic()
+        trajectories: list[Trajectory] = policy.call("rollout", make_trials(run, config, step)).result()
         rolled = time.monotonic()
         groups = grade(trajectories, grader)
         _refuse_outage(run, groups, step, config.rewards.max_invalid_share)
-        graded = time.monotonic()
-        metrics = policy.call("update", step, groups).result()
-        times = {
-            "time/rollout_s": rolled - started,
-            "time/grade_s": graded - rolled,
-            "time/update_s": time.monotonic() - graded,
-        }
+        metrics = reward_metrics(groups)
+        metrics |= {"time/rollout_s": rolled - started, "time/grade_s": time.monotonic() - rolled}
+        metrics["rollout_tokens"] = float(sum(len(t.token_ids) for t in trajectories))
         per_domain = by_domain(groups)
         for domain, of_domain in per_domain.items():
-            write_rollouts(folder, run.stage, run.name if len(per_domain) == 1 else domain, step,
-                           rollout_rows(of_domain, step, config.seed))
+            name = run.name if len(per_domain) == 1 else domain
+            write_rollouts(folder, run.stage, name, step, rollout_rows(of_domain, step, config.seed))
             if len(per_domain) > 1:
                 events.log(run.stage, step, domain=domain, **reward_metrics(of_domain))
-        summary = reward_metrics(groups)
-        tokens = sum(len(t.token_ids) for t in trajectories)
-        rate = tokens / max(1e-9, time.monotonic() - started)
-        events.log(run.stage, step, domain=run.name, **summary, **metrics, **times, tokens_per_s=rate)
-        on_step(step, {"reward": summary["reward"], "tokens_per_s": rate})
+        done = policy.call("update", step, groups, metrics).result()
+        if done.steps <= step:
+            continue
+        seconds = time.monotonic() - started
+        rate = metrics["rollout_tokens"] / seconds
+        events.log(run.stage, step, domain=run.name, **done.metrics, **{"time/step_s": seconds, "tokens_per_s": rate})
+        on_step(step, {"reward": metrics["reward"], "tokens_per_s": rate})
 
 
 def make_trials(run: RLRun, config: Config, step: int) -> list[Trial]:

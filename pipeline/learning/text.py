@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model import PackedBatch
+from kernels import token_logprob
+from model import DeepseekForCausalLM, PackedBatch
 from pipeline.learning.batches import split_tokens
 from pipeline.runs.atomic import atomic_file
 from rollout.chat import Chat
@@ -38,22 +39,22 @@ class TextBatch:
 
 
 def tokenise(documents: Sequence[Document], chat: Chat) -> list[Text]:
-    """Documents as tokens. The loss counts on all that somebody wrote, prompts included (pre-training), but not on what
-    the chat template itself puts in front of a turn: predicting that would blur the two modes."""
+    """Documents as tokens. The loss counts on what an assistant wrote, its end token included: neither on prompts and
+    tool results, whose names and numbers nothing predicts, nor on what the template itself puts in front of a turn."""
     rendered = [chat.render(d.messages, d.mode, d.tools, open_turn=False) for d in documents]
     encoded = chat.tokenizer(rendered, add_special_tokens=False)["input_ids"]
-    opening = {mode: chat.turn_opening_ids(mode) for mode in MODES}
-    return [_text(ids, opening[d.mode]) for ids, d in zip(encoded, documents, strict=True)]
+    opening = {mode: np.array(chat.turn_opening_ids(mode)) for mode in MODES}
+    return [_text(ids, opening[d.mode], chat.end_token_id) for ids, d in zip(encoded, documents, strict=True)]
 
 
-def _text(token_ids: Sequence[int], opening: Sequence[int]) -> Text:
+def _text(token_ids: Sequence[int], opening: np.ndarray, end_token_id: int) -> Text:
     ids = np.array(token_ids, dtype=np.int32)
-    mask = np.ones(len(ids), dtype=bool)
-    mask[0] = False
-    starts = np.flatnonzero(ids[: len(ids) - len(opening) + 1] == opening[0])
-    for start in starts:
-        if np.array_equal(ids[start : start + len(opening)], opening):
-            mask[start : start + len(opening)] = False
+    mask = np.zeros(len(ids), dtype=bool)
+    ends = np.flatnonzero(ids == end_token_id)
+    for start in np.flatnonzero(ids == opening[0]):
+        first = start + len(opening)
+        if np.array_equal(ids[start:first], opening):
+            mask[first : ends[np.searchsorted(ends, first)] + 1] = True
     return Text(ids, mask)
 
 
@@ -96,6 +97,14 @@ def text_batch(texts: Sequence[Text]) -> TextBatch:
     """One packed batch of the documents, in order."""
     packed = PackedBatch.from_sequences([text.token_ids for text in texts])
     return TextBatch(packed, torch.from_numpy(np.concatenate([text.mask for text in texts])))
+
+
+def text_loss(model: DeepseekForCausalLM, batch: TextBatch, hidden: torch.Tensor) -> torch.Tensor:
+    """Mean negative log-likelihood (nats per token) of the tokens whose loss counts; the head runs on no other."""
+    counted = batch.mask.nonzero()[:, 0]
+    targets = batch.packed.input_ids[counted]
+    logprobs, _ = token_logprob(hidden[counted - 1], model.lm_head.weight, targets)
+    return -logprobs.mean()
 
 
 def save_texts(path: Path, texts: Sequence[Text]) -> None:

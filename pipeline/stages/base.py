@@ -50,6 +50,7 @@ def run(context: StageContext) -> StageResult:
             seed=config.seed,
             threads=threads(config),
             device=device(config),
+            muon=True,
         )
         measured = text_run(context, "base", spec, checkpoint)
         summary = {"loss": measured["loss"]}

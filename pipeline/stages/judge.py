@@ -45,6 +45,7 @@ def run(context: StageContext) -> StageResult:
         seed=config.seed + 3,
         threads=threads(config),
         device=device(config),
+        muon=True,
     )
     checkpoint = folder / "checkpoint"
     text_run(context, "judge", spec, checkpoint, measure=None)

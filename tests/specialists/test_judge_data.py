@@ -21,11 +21,11 @@ def examples(count: int, split: Split = "train") -> list[JudgeExample]:
 def test_the_target_is_the_truth_in_the_form_that_is_parsed() -> None:
     for example in examples(800):
         assert parse_verdict(example.target) == (example.reason, example.met)
-        assert check_criterion(example.criterion.check or {}, example.answer) == example.met
+        assert check_criterion(example.criterion.truth or {}, example.answer) == example.met
 
 
 def test_every_kind_is_half_met() -> None:
-    counts = Counter((str((e.criterion.check or {})["kind"]), e.met) for e in examples(1500))
+    counts = Counter((str((e.criterion.truth or {})["kind"]), e.met) for e in examples(1500))
     for kind in KINDS:
         met, missed = counts[kind, True], counts[kind, False]
         assert 0.42 <= met / (met + missed) <= 0.58
@@ -35,7 +35,7 @@ def test_every_kind_is_half_met() -> None:
 def test_reasons_follow_from_the_answer_alone() -> None:
     """The verdict can be read off the reason: what is quoted, counted or found at the edge."""
     for example in examples(1000):
-        check = example.criterion.check or {}
+        check = example.criterion.truth or {}
         if not example.answer.strip():
             assert example.reason == "empty." and not example.met
         elif check["kind"] in ("contains", "excludes"):

@@ -59,7 +59,7 @@ def test_rubrics_have_texts_checks_and_at_most_one_gate(family: str) -> None:
             assert len(task.rubric) == 3 if level == 1 else 3 <= len(task.rubric) <= 7
             assert len({criterion.name for criterion in task.rubric}) == len(task.rubric)
             assert sum(criterion.gate for criterion in task.rubric) <= 1
-            assert all(criterion.text and criterion.check for criterion in task.rubric)
+            assert all(criterion.text and criterion.truth for criterion in task.rubric)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -70,7 +70,7 @@ def test_no_criterion_is_met_by_every_answer(family: str) -> None:
     answers = [text.split("</think>")[1] for text in texts]
     for task in found:
         for criterion in task.rubric:
-            assert {check_criterion(criterion.check or {}, answer) for answer in answers} == {True, False}
+            assert {check_criterion(criterion.truth or {}, answer) for answer in answers} == {True, False}
 
 
 def test_degenerate_answers_are_wrong() -> None:
@@ -88,7 +88,7 @@ def test_the_passage_answers_the_question() -> None:
             asked = re.search(r"Who has the ([a-z ]+)\?", task.prompt)
             assert asked is not None
             fits = [name for name, thing in facts if thing == asked.group(1)]
-            assert [check_criterion(task.rubric[0].check or {}, fit) for fit in fits] == [True]
+            assert [check_criterion(task.rubric[0].truth or {}, fit) for fit in fits] == [True]
 
 
 def test_chinese_tasks_are_answered_in_chinese() -> None:
