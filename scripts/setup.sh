@@ -13,7 +13,6 @@ cd "$(dirname "$0")/.."
 VENV=.venv
 STAMP=$VENV/.polymath-setup
 TORCH_VERSION=2.13.0
-CPU_INDEX=https://download.pytorch.org/whl/cpu
 
 say() { printf '%s\n' "$*"; }
 die() {
@@ -52,21 +51,23 @@ find_build() {
 pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
 
 install_cpu_torch() {
-    local wanted=torch==$TORCH_VERSION+cpu index
+    local wanted=torch==$TORCH_VERSION+cpu
     if [ "$(uname -s)" = Darwin ]; then # the only build there is one for the CPU
         pip install -qq -c constraints/cpu.txt "torch==$TORCH_VERSION"
         return
     fi
-    for index in "" "$CPU_INDEX"; do # first what pip is set up with, then PyTorch's own index
-        if pip --timeout 15 --retries 1 install -qq --dry-run --no-deps \
-            ${index:+--extra-index-url "$index"} "$wanted" >/dev/null 2>&1; then
-            pip install -qq -c constraints/cpu.txt ${index:+--extra-index-url "$index"} "$wanted"
-            return
-        fi
-    done
-    die "no CPU build of torch $TORCH_VERSION for $("$VENV/bin/python" --version): pip's own sources have none, and
-       $CPU_INDEX has none or is out of reach. Put the wheel where pip looks
-       (pip config set global.find-links FOLDER), or take the default build, several GB of CUDA: TORCH=gpu make setup"
+    # First what pip itself is set up with; else uv, which knows PyTorch's index of CPU builds by itself.
+    if pip --timeout 15 --retries 1 install -qq --dry-run --no-deps "$wanted" >/dev/null 2>&1; then
+        pip install -qq -c constraints/cpu.txt "$wanted"
+        return
+    fi
+    if pip install -qq uv && UV_HTTP_TIMEOUT=60 "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" \
+        -c constraints/cpu.txt --torch-backend=cpu "torch==$TORCH_VERSION"; then
+        return
+    fi
+    die "no CPU build of torch $TORCH_VERSION for $("$VENV/bin/python" --version): pip's own sources have none, and uv
+       finds none either. Put the wheel where pip looks (pip config set global.find-links FOLDER), or take the default
+       build, several GB of CUDA: TORCH=gpu make setup"
 }
 
 build=$(find_build)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
-from pipeline.learning.losses import language_model_loss, policy_loss, sequence_weights, unbiased_kl
+from pipeline.learning.losses import policy_loss, sequence_weights, unbiased_kl
 
 LOW, HIGH = 0.2, 0.28
 
@@ -138,9 +138,3 @@ def test_sequence_weights_are_a_mean_over_tokens_then_over_sequences():
     weights = sequence_weights(mask, ids, sequences=4)
     assert weights.tolist() == pytest.approx([0, 1 / 12, 1 / 12, 1 / 12, 0, 1 / 4, 0])
     assert len(sequence_weights(mask[:0], ids[:0], 1)) == 0
-
-
-def test_language_model_loss_is_the_mean_over_the_masked_tokens():
-    logprobs = torch.tensor([-1.0, -2.0, -4.0])
-    assert float(language_model_loss(logprobs, torch.tensor([True, False, True]))) == 2.5
-    assert float(language_model_loss(logprobs, torch.zeros(3, dtype=torch.bool))) == 0

@@ -13,7 +13,7 @@ import torch
 from pipeline.config.schema import Config, DomainConfig, OptimizerConfig, RLConfig, SamplingConfig
 from pipeline.learning.checkpoints import latest_state, save_state
 from pipeline.learning.text import Text, save_texts
-from pipeline.policy_worker import PolicySpec, PolicyWorker
+from pipeline.policy_worker import PolicySpec, PolicyWorker, StepDone
 from pipeline.text_worker import TextSpec, TextTrainer
 from rewards.types import Component, Reward
 from rollout.conversation import Trial
@@ -124,7 +124,9 @@ def rl_step(worker, step):
     trajectories = worker.rollout(trials)
     values = [float(t.token_ids[t.policy_mask].mean()) / 300 for t in trajectories]
     rewards = tuple(Reward.of([Component("x", v, 1.0, v)], None) for v in values)
-    return worker.update(step, [Group(task, tuple(trajectories), rewards)]), trajectories
+    done = worker.update(step, [Group(task, tuple(trajectories), rewards)], {"reward": 1.0})
+    assert done.steps == step + 1
+    return dict(done.metrics), trajectories
 
 
 @pytest.mark.parametrize("kl", [0.0, 0.2])
@@ -135,7 +137,7 @@ def test_a_policy_worker_goes_on_bit_for_bit(checkpoint, tmp_path, kl):
     found = []
     for step in range(4):  # a new process for every step
         worker = policy_worker(checkpoint, tmp_path / "b", kl)
-        assert worker.committed() == worker.engine.version == step
+        assert worker.last().steps == worker.engine.version == step
         metrics, trajectories = rl_step(worker, step)
         assert all((t.versions[t.policy_mask] == step).all() for t in trajectories)
         found.append(metrics)
@@ -148,16 +150,24 @@ def test_a_repeated_update_returns_the_stored_metrics_and_changes_nothing(checkp
     worker = policy_worker(checkpoint, tmp_path)
     metrics, _ = rl_step(worker, 0)
     before = {name: t.clone() for name, t in worker.model.state_dict().items()}
-    assert worker.update(0, []) == metrics
+    assert metrics["reward"] == 1.0  # the rollouts' metrics are committed with the step
+    assert worker.update(0, [], {}) == StepDone(1, metrics)
     restarted = policy_worker(checkpoint, tmp_path)
-    assert restarted.update(0, []) == metrics
+    assert restarted.update(0, [], {}) == restarted.last() == StepDone(1, metrics)
     for name, tensor in restarted.model.state_dict().items():
         assert torch.equal(tensor, before[name])
-    with pytest.raises(ValueError, match="step 3 was asked for but only 1 steps are committed"):
-        worker.update(3, [])
-    rl_step(worker, 1)
-    with pytest.raises(ValueError, match="step 0 was asked for and 2 steps are committed"):
-        worker.update(0, [])
+
+
+def test_a_worker_behind_its_caller_says_so_instead_of_guessing(checkpoint, tmp_path):
+    worker = policy_worker(checkpoint, tmp_path, every=3, steps=5)
+    for step in range(5):
+        rl_step(worker, step)
+        if step == 3:  # steps 0 … 2 are committed, step 3 is lost with the process
+            behind = policy_worker(checkpoint, tmp_path, every=3, steps=5)
+    assert behind.update(4, [], {}).steps == 3
+    for step in (3, 4):
+        rl_step(behind, step)
+    assert_equal_weights(worker.model, behind.model)
 
 
 def test_a_rollout_is_a_function_of_weights_and_seeds(checkpoint, tmp_path):
@@ -177,7 +187,7 @@ def test_a_worker_falls_back_to_the_state_before_a_damaged_one(checkpoint, tmp_p
         rl_step(worker, step)
     next((tmp_path / "step_000002").rglob("*.safetensors")).write_bytes(b"no weights")
     again = policy_worker(checkpoint, tmp_path)
-    assert again.committed() == 1 and "step_000002 is damaged" in capsys.readouterr().err
+    assert again.last().steps == 1 and "step_000002 is damaged" in capsys.readouterr().err
     rl_step(again, 1)
     assert_equal_weights(worker.model, again.model)
 
@@ -188,14 +198,14 @@ def test_an_exported_policy_is_a_checkpoint_that_a_worker_starts_from(checkpoint
     worker.export(str(tmp_path / "exported"))
     other = policy_worker(tmp_path / "exported", tmp_path / "other")
     assert_equal_weights(worker.model, other.model)
-    assert other.chat.end_token_id == worker.chat.end_token_id and other.committed() == 0
+    assert other.chat.end_token_id == worker.chat.end_token_id and other.last().steps == 0
 
 
 def test_a_worker_that_only_samples_refuses_to_learn(checkpoint):
     spec = PolicySpec(str(checkpoint), None, None, {}, 1, "cpu", False)
     worker = PolicyWorker(spec, Config(domains={"toy": DomainConfig()}))
     with pytest.raises(ValueError, match="only samples"):
-        worker.update(0, [])
+        worker.update(0, [], {})
 
 
 # -- the trainer on text

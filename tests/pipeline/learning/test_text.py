@@ -35,21 +35,18 @@ def test_documents_are_rendered_by_the_chat_template(chat):
         assert chat.tokenizer.decode(text.token_ids) == rendered
 
 
-def test_the_loss_counts_on_what_somebody_wrote_and_not_on_the_opening_of_a_turn(chat):
+def test_the_loss_counts_on_what_an_assistant_wrote_and_not_on_the_opening_of_its_turn(chat):
     def counted(text):
         return chat.tokenizer.decode(text.token_ids[text.mask])
 
     thinking, direct, agent = tokenise(documents(), chat)
-    assert counted(thinking) == "<|user|>what is 12?<|end|>12 + 34</think>46<|end|>"
-    assert counted(direct) == "<|user|>what is 12?<|end|>46<|end|>"
-    assert counted(agent) == (
-        "<|system|>tools: view(path)<|end|><|user|>what is 12?<|end|>"
-        'look</think><tool_call>{"name": "view", "arguments": {"path": "a"}}</tool_call><|end|>'
-        "<|tool|>the answer<|end|>12 + 34</think>46<|end|>"
-    )
+    assert counted(thinking) == "12 + 34</think>46<|end|>"
+    assert counted(direct) == "46<|end|>"
+    call = '<tool_call>{"name": "view", "arguments": {"path": "a"}}</tool_call>'
+    assert counted(agent) == f"look</think>{call}<|end|>12 + 34</think>46<|end|>"
     # What a rollout is given as its prompt is never learned as something to write.
     prompt = chat.prompt_ids([USER], "thinking")
-    assert not thinking.mask[len(prompt) - 2 : len(prompt)].any()
+    assert not thinking.mask[: len(prompt)].any() and thinking.mask[len(prompt) :].all()
 
 
 def texts_of(chat, count=25):
