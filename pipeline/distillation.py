@@ -1,4 +1,7 @@
-"""Which of the specialists' samples become training data: verified, distinct, balanced, decontaminated. Pure functions."""
+"""Which of the specialists' samples become training data: verified, distinct, balanced, decontaminated.
+
+Pure functions.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,7 @@ def fingerprint(task: Task, completions: Sequence[str]) -> str:
 
 
 class Contamination:
-    """Held-out prompts in a form that training prompts are checked against: the same problem (by id, whatever mode), the
+    """Held-out prompts in a form that training prompts are checked against: the same problem (by id, in any mode), the
     same prompt, or `ngram` words in a row (13 is usual: GPT-3, arXiv:2005.14165, appendix C) where that many words in a
     row occur in no more than one held-out prompt, so that a template's wording is no evidence."""
 

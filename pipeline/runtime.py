@@ -5,6 +5,7 @@ Nothing else in the project knows which one runs. Every wait has a deadline, and
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -126,7 +127,7 @@ class RayRuntime:
         gpus = self.config.gpus_per_worker if getattr(cls, "uses_gpu", False) else 0.0
         self._require({"CPU": num_cpus, "GPU": gpus}, name)
         options = {"num_cpus": num_cpus, "num_gpus": gpus, "max_restarts": RESTARTS, "max_task_retries": RESTARTS}
-        actor = ray.remote(cls).options(**options).remote(*args)
+        actor: Any = ray.remote(cls).options(**options).remote(*args)
         handle = _RayHandle(actor, name, self.config)
         self._handles.append(handle)
         return handle
@@ -143,7 +144,7 @@ class RayRuntime:
             num_cpus=self.config.num_cpus if local else None,
             include_dashboard=False if local else None,
             log_to_driver=False,
-            logging_level="error",
+            logging_level=logging.ERROR,
             object_store_memory=256 * 2**20 if local else None,
             runtime_env={"env_vars": ACTOR_ENVIRONMENT | {"PYTHONPATH": _python_path()}},
         )

@@ -11,6 +11,7 @@ from rollout.seeding import rng_for
 from specialists import DOMAINS, get_domain
 from specialists.base import Domain
 from specialists.corpus import DomainMix, generated_task
+from specialists.judge_data import JudgeExample, judge_example
 from specialists.own import OwnDomain
 
 HELDOUT_DRAWS = 50
@@ -89,3 +90,12 @@ class TaskSource:
 def task_sources(config: Config) -> Mapping[str, TaskSource]:
     """A source for each enabled domain."""
     return {name: TaskSource(name, config.domains[name], config.seed) for name in enabled_domains(config)}
+
+
+def judge_lessons(config: Config, split: Split, count: int) -> list[JudgeExample]:
+    """The judge's lessons of the writing domain's levels and languages: equal arguments, equal lessons."""
+    writing = config.domains.get("writing")
+    levels = tuple(writing.levels) if writing else (1,)
+    languages = tuple(writing.languages) if writing else ("en",)
+    start = (0 if split == "train" else 10**9) + config.seed * 10**6
+    return [judge_example(start + n, split, levels=levels, languages=languages) for n in range(count)]

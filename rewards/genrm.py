@@ -197,7 +197,7 @@ class GenRMClient:
 
     def _nonce(self, request: JudgeRequest, criterion: Criterion) -> str:
         text = "\0".join((request.question, request.answer, criterion.text)).encode("utf-8", "surrogatepass")
-        return hashlib.blake2b(text, digest_size=4, key=self._nonce_key).hexdigest()
+        return hashlib.blake2b(text, digest_size=2, key=self._nonce_key).hexdigest()
 
     def close(self) -> None:
         self.cache.close()

@@ -64,7 +64,7 @@ def judge_example(
         answers = (draw_answer(rng, task, criterion) for _ in range(DRAWS))
         answer = next((a for a in answers if check_criterion(criterion.truth or {}, a) == met), None)
         if answer is not None:
-            nonce = f"{rng.getrandbits(32):08x}"
+            nonce = f"{rng.getrandbits(16):04x}"
             messages = judge_prompt(task.prompt, answer, criterion, nonce, template)
             return JudgeExample(tuple(messages), task.prompt, reason_for(criterion, answer), met, criterion, answer)
     raise RuntimeError(f"no answer that makes a {kind!r} criterion {met} for 1000 tasks")

@@ -1,1 +1,1 @@
-"""The learner: pure losses, batches, optimizer, and the stages' training loops' common parts. The loss knows no domain."""
+"""The learner: pure losses, batches, optimizer, the policy's step and the RL loop. The loss knows no domain."""

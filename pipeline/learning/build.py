@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, DeepseekV3Config
 
-from model import DeepseekForCausalLM
+from model import DeepseekForCausalLM, cast_model
 from pipeline.config.schema import ModelConfig
 
 
@@ -42,4 +42,6 @@ def new_model(config: ModelConfig, tokenizer_folder: Path, seed: int, device: st
         dtype=config.dtype,
     )
     torch.manual_seed(seed)
-    return DeepseekForCausalLM(architecture).to(device=device, dtype=getattr(torch, config.dtype))
+    model: DeepseekForCausalLM = cast_model(DeepseekForCausalLM(architecture), getattr(torch, config.dtype))
+    model.to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps `to` in an untyped decorator
+    return model

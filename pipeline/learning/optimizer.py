@@ -34,12 +34,14 @@ def adamw(parameters: Iterable[torch.nn.Parameter], config: OptimizerConfig) -> 
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised: W ← W − lr·0.2·√max(n, m) · NS(momentum), for [n, m] matrices.
 
-    Source: K. Jordan et al., "Muon" (2024), with the update's RMS matched to AdamW's (Moonlight, arXiv:2502.16982, eq. 4),
-    so that both share one learning rate. `torch.optim.Muon` is the same method but orthogonalises in bfloat16, which is
-    thirty times slower than float32 on CPUs without bfloat16 units.
+    Source: K. Jordan et al., "Muon" (2024), with the update's RMS matched to AdamW's (Moonlight, arXiv:2502.16982,
+    eq. 4), so that both share one learning rate. `torch.optim.Muon` is the same method but orthogonalises in bfloat16,
+    which is thirty times slower than float32 on CPUs without bfloat16 units.
     """
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float, momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self, parameters: Iterable[torch.nn.Parameter], lr: float, momentum: float, weight_decay: float
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()

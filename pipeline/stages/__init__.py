@@ -37,8 +37,8 @@ class StageSpec:
 
 STAGES: tuple[StageSpec, ...] = (
     StageSpec("base", (), ("seed", "model", "domains", "base"), "tokenizer and dense base checkpoint"),
-    StageSpec("sparsify", ("base",), ("seed", "model", "domains", "sparsify"), "indexer, dense warm-up, sparse training"),
-    StageSpec("judge", ("base", "sparsify"), ("seed", "domains", "judge"), "generative reward model"),
+    StageSpec("sparsify", ("base",), ("seed", "model", "sparsify"), "indexer, dense warm-up, sparse training"),
+    StageSpec("judge", ("base",), ("seed", "domains", "judge"), "generative reward model"),
     StageSpec(
         "specialists",
         ("sparsify", "judge"),

@@ -8,21 +8,25 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StageError
 from pipeline.stages import StageContext, StageResult
 from pipeline.stages.common import artifact, device, text_run, threads
-from pipeline.tasks import domain_mixes
+from pipeline.tasks import domain_mixes, judge_lessons
 from pipeline.text_worker import TextSpec
 from specialists.corpus import Document, documents
 
 if TYPE_CHECKING:
+    from pipeline.config.schema import Config
     from rollout.chat import Chat
 
 HELDOUT_DOCUMENTS = 600
 TOKENIZER_DOCUMENTS = 6000
+TOKENIZER_LESSONS = 1000
+"""Judge's lessons that the tokenizer reads: the judge shares it, and its prompt's fixed words must not fall apart."""
 
 
 def run(context: StageContext) -> StageResult:
@@ -96,7 +100,8 @@ def _write_corpus(context: StageContext, tokenizer: Path, corpus: Path) -> dict[
                 made = documents(mixes, count, config.base.careful_share, split, config.seed)  # type: ignore[arg-type]
                 texts[split] = list(_counted(made, bar if split == "train" else None))
         if config.model.path is None:
-            trained = train_tokenizer(_pieces(texts["train"][:TOKENIZER_DOCUMENTS]), config.model.vocab_size)
+            read = chain(_pieces(texts["train"][:TOKENIZER_DOCUMENTS]), _lessons(config))
+            trained: Any = train_tokenizer(read, config.model.vocab_size)
         else:
             trained = AutoTokenizer.from_pretrained(config.model.path)
         trained.save_pretrained(tokenizer)
@@ -113,6 +118,12 @@ def _counted(made: Iterable[Document], bar: object) -> Iterator[Document]:
         if bar is not None and number % 1000 == 0:
             bar.advance(step=number)  # type: ignore[attr-defined]
         yield document
+
+
+def _lessons(config: Config) -> Iterator[str]:
+    for lesson in judge_lessons(config, "train", TOKENIZER_LESSONS):
+        yield lesson.messages[-1]["content"]
+        yield lesson.target
 
 
 def _pieces(made: Sequence[Document]) -> Iterator[str]:

@@ -89,7 +89,8 @@ def _collect(context: StageContext) -> Selection:
         finally:
             for sampler in samplers:
                 sampler.stop()
-    heldout = [task for name in domains for mode in MODES for task in sources[name].heldout(config.evaluate.tasks, mode)]
+    tasks = config.evaluate.tasks
+    heldout = [task for name in domains for mode in MODES for task in sources[name].heldout(tasks, mode)]
     return select(
         [candidate for cell in cells for candidate in found[cell]],
         heldout,

@@ -1,4 +1,4 @@
-"""judge: the tiny generative reward model, trained from the same sparse base on programmatically labelled triples.
+"""judge: the tiny generative reward model, trained from the same dense base on programmatically labelled triples.
 
 Its agreement with the truth on held-out triples is measured through the very door that the graders use: the
 OpenAI-compatible server and the client with its parser.
@@ -14,9 +14,9 @@ from pipeline.judge import JudgeServer
 from pipeline.runs import write_json
 from pipeline.stages import StageContext, StageResult
 from pipeline.stages.common import artifact, device, free_port, input_path, text_run, threads
+from pipeline.tasks import judge_lessons
 from pipeline.text_worker import TextSpec
 from rewards.genrm import GenRMClient, JudgeRequest, Sampling
-from rollout.records import Split
 
 if TYPE_CHECKING:
     from specialists.judge_data import JudgeExample
@@ -27,12 +27,12 @@ def run(context: StageContext) -> StageResult:
     config, folder = context.config, context.folder
     if config.judge.base_url is not None:
         return StageResult({}, {}, {"served_by": config.judge.base_url})
-    examples = _examples(context, "train", config.judge.examples)
-    heldout = _examples(context, "heldout", config.judge.heldout)
+    examples = judge_lessons(config, "train", config.judge.examples)
+    heldout = judge_lessons(config, "heldout", config.judge.heldout)
     _write_texts(context, examples, heldout)
     spec = TextSpec(
         objective="language_model",
-        checkpoint=str(input_path(context, "sparsify", "checkpoint")),
+        checkpoint=str(input_path(context, "base", "checkpoint")),
         architecture=None,
         tokenizer=str(input_path(context, "base", "tokenizer")),
         texts=str(folder / "texts.npz"),
@@ -53,27 +53,14 @@ def run(context: StageContext) -> StageResult:
     write_json(folder / "report.json", report)
     if report["agreement"] < config.judge.min_agreement:
         raise StageError(
-            f"the judge agrees with the truth on {report['agreement']:.1%} of {report['n']} held-out verdicts, less than "
-            f"judge.min_agreement={config.judge.min_agreement:.0%}; raise judge.steps or judge.examples"
+            f"the judge agrees with the truth on {report['agreement']:.1%} of {report['n']} held-out verdicts, less "
+            f"than judge.min_agreement={config.judge.min_agreement:.0%}; raise judge.steps or judge.examples"
         )
     artifacts = {
         "checkpoint": artifact(context, checkpoint, "checkpoint"),
         "report": artifact(context, folder / "report.json", "report"),
     }
     return StageResult(artifacts, {"examples": len(examples)}, report)
-
-
-def _examples(context: StageContext, split: Split, count: int) -> list[JudgeExample]:
-    from specialists.judge_data import judge_example
-
-    config = context.config
-    writing = config.domains.get("writing")
-    levels = tuple(writing.levels) if writing else (1,)
-    languages = tuple(writing.languages) if writing else ("en",)
-    start = 0 if split == "train" else 10**9
-    return [
-        judge_example(start + config.seed * 10**6 + n, split, levels=levels, languages=languages) for n in range(count)
-    ]
 
 
 def _write_texts(context: StageContext, train: Sequence[JudgeExample], heldout: Sequence[JudgeExample]) -> None:

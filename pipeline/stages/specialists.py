@@ -16,7 +16,8 @@ from rollout.records import MODES, Mode, Task
 def run(context: StageContext) -> StageResult:
     """Artifacts: a checkpoint per specialist, named by its domain, or `<domain>-<mode>` with `modes: separate`."""
     config = context.config
-    jobs = [(domain, modes) for domain in enabled_domains(config) for modes in specialist_modes(config.specialists.modes)]
+    choice = specialist_modes(config.specialists.modes)
+    jobs = [(domain, modes) for domain in enabled_domains(config) for modes in choice]
     wave = min(config.specialists.wave, len(jobs)) if context.runtime.parallel else 1
     stop = threading.Event()
     with start_grader(context, [domain for domain, _ in jobs]) as grader, ThreadPoolExecutor(wave) as pool:

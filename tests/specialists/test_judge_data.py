@@ -64,7 +64,7 @@ def test_answers_of_all_sorts_and_self_praise_does_not_help() -> None:
 
 
 def test_prompts_hold_the_answer_between_unpredictable_marks() -> None:
-    nonces = {re.findall(r"\[([0-9a-f]{8})\]", e.messages[-1]["content"])[0] for e in examples(50)}
+    nonces = {re.findall(r"\[([0-9a-f]{4})\]", e.messages[-1]["content"])[0] for e in examples(50)}
     assert len(nonces) == 50
     for example in examples(50):
         assert example.criterion.text in example.messages[-1]["content"]
