@@ -1,4 +1,10 @@
-"""The two sides of `benchmarks.loop_vs_trl`: GRPO steps of ours and of TRL's `GRPOTrainer`, timed."""
+"""The two sides of `benchmarks.loop_vs_trl`: GRPO steps of ours and of TRL's `GRPOTrainer`, timed.
+
+Both sides write completions of the same forced lengths. Random weights would end a turn at random, so the end token
+lies outside the model's vocabulary. Our engine takes a limit per request; TRL has none, so its `generate` gets a
+stopping criterion per row, and the padding that transformers writes behind a stopped row, which the model is kept from
+drawing, is named to TRL as an end token.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +37,11 @@ LR, CLIP_LOW, CLIP_HIGH = 1e-3, 0.2, 0.28
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a step: `prompts` x `group` sequences of `prompt_length` + `completion_length` tokens."""
+    """Sizes of a step: `prompts` x `group` sequences of `prompt_length` + `completion_length` tokens.
+
+    With `ragged` the completion length is the mean, and lengths are even between 2 and twice the mean: what a policy
+    that thinks writes is spread at least as widely.
+    """
 
     prompts: int
     group: int
@@ -38,11 +49,22 @@ class Shape:
     completion_length: int
     hidden: int
     layers: int
+    ragged: bool
+
+    @property
+    def lengths(self) -> list[int]:
+        """Completion tokens of each sequence, prompt by prompt: the same in each step."""
+        count = self.prompts * self.group
+        if not self.ragged:
+            return [self.completion_length] * count
+        spread = [round(2 + (2 * self.completion_length - 4) * i / (count - 1)) for i in range(count)]
+        random.Random(0).shuffle(spread)
+        return spread
 
     @property
     def tokens(self) -> int:
         """Prompt and completion tokens of one step."""
-        return self.prompts * self.group * (self.prompt_length + self.completion_length)
+        return self.prompts * self.group * self.prompt_length + sum(self.lengths)
 
 
 @dataclass(frozen=True)
@@ -104,9 +126,9 @@ def ours(backend: str, shape: Shape, prompts: Sequence[str], checkpoint: Path, t
     optimizer = OptimizerConfig(lr=LR, betas=[0.9, 0.999])
     rl = RLConfig(steps=never, clip_low=CLIP_LOW, clip_high=CLIP_HIGH, optimizer=optimizer, checkpoint_every=never)
     domain = DomainConfig(group_size=shape.group, reward=f"benchmarks.grpo_steps:{digit_share.__name__}")
-    context = shape.prompt_length + shape.completion_length
+    lengths = shape.lengths
     config = Config(
-        sampling=SamplingConfig(max_new_tokens=shape.completion_length, max_context=context + 1),
+        sampling=SamplingConfig(max_new_tokens=max(lengths), max_context=shape.prompt_length + max(lengths) + 1),
         domains={DOMAIN: domain},
         runtime=RuntimeConfig(backend=backend),
         grpo=rl,
@@ -129,13 +151,15 @@ def ours(backend: str, shape: Shape, prompts: Sequence[str], checkpoint: Path, t
 
             def step(number: int) -> StepTime:
                 started = time.perf_counter()
-                trajectories = policy.call("rollout", make_trials(run, config, number)).result()
+                trials = make_trials(run, config, number)
+                trials = [replace(t, max_new_tokens=n) for t, n in zip(trials, lengths, strict=True)]
+                trajectories = policy.call("rollout", trials).result()
                 rolled = time.perf_counter()
                 groups = grade(trajectories, grader)
                 graded = time.perf_counter()
                 policy.call("update", number, groups).result()
                 ended = time.perf_counter()
-                assert all(len(t.token_ids) == context for t in trajectories)
+                assert [len(t.token_ids) - shape.prompt_length for t in trajectories] == lengths
                 return StepTime(ended - started, rolled - started, ended - graded)
 
             yield steps
@@ -145,9 +169,16 @@ def ours(backend: str, shape: Shape, prompts: Sequence[str], checkpoint: Path, t
 
 def trl(shape: Shape, prompts: Sequence[str], checkpoint: Path) -> Contender:
     """`GRPOTrainer` on transformers' `DeepseekV32ForCausalLM`; a step ends where the trainer says so."""
+    import torch
     from datasets import Dataset
     from transformers import AutoTokenizer, DeepseekV32ForCausalLM, PrinterCallback, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
+
+    lengths = shape.lengths
+
+    def stopped(input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        # One token short: the padding behind it counts as the end token.
+        return torch.tensor(lengths) - 1 <= input_ids.shape[1] - shape.prompt_length
 
     generation: list[float] = []
     ends: list[float] = []
@@ -170,7 +201,7 @@ def trl(shape: Shape, prompts: Sequence[str], checkpoint: Path) -> Contender:
             ends.append(time.perf_counter())
 
     def reward(completions: Any, completion_ids: Any, **columns: Any) -> list[float | None]:
-        assert all(len(ids) == shape.completion_length for ids in completion_ids)
+        assert [len(ids) for ids in completion_ids] == lengths
         return list(digit_share(completions))
 
     scoring: list[float] = []
@@ -183,7 +214,8 @@ def trl(shape: Shape, prompts: Sequence[str], checkpoint: Path) -> Contender:
         config = GRPOConfig(
             output_dir=output, per_device_train_batch_size=batch, gradient_accumulation_steps=1,
             steps_per_generation=1, num_iterations=1, num_generations=shape.group,
-            max_completion_length=shape.completion_length, temperature=1.0, top_p=1.0, top_k=0, beta=0.0,
+            max_completion_length=max(lengths), temperature=1.0, top_p=1.0, top_k=0, beta=0.0,
+            generation_kwargs={"suppress_tokens": [tokenizer.pad_token_id]},
             loss_type="grpo", scale_rewards="none", epsilon=CLIP_LOW, epsilon_high=CLIP_HIGH, max_steps=count,
             learning_rate=LR, lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, use_cpu=True,
             bf16=False, gradient_checkpointing=False, report_to=[], logging_strategy="no", save_strategy="no",
@@ -194,6 +226,7 @@ def trl(shape: Shape, prompts: Sequence[str], checkpoint: Path) -> Contender:
             model=model, args=config, reward_funcs=reward, train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer, callbacks=[Clock()],
         )  # fmt: skip
+        trainer.eos_token_ids = [tokenizer.pad_token_id]
         trainer.remove_callback(PrinterCallback)
         begun = time.perf_counter()
         trainer.train()
@@ -205,4 +238,5 @@ def trl(shape: Shape, prompts: Sequence[str], checkpoint: Path) -> Contender:
 
     model = DeepseekV32ForCausalLM.from_pretrained(checkpoint)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model.generate = partial(model.generate, stopping_criteria=[stopped])
     return steps

@@ -1,13 +1,13 @@
 """One GRPO step (rollout, reward, update): ours against TRL's `GRPOTrainer` with transformers' own model.
 
-    python -m benchmarks.loop_vs_trl [--rounds 5] [--threads 1]
+    python -m benchmarks.loop_vs_trl [--rounds 5] [--threads 1] [--lengths ragged|equal]
 
 Both sides get the same weights (a `deepseek_v32` checkpoint that both read), the same prompts, group size, completion
-length, reward function, loss (`grpo`, two clip bounds, no scaling by the standard deviation, no KL) and one AdamW step
-per rollout. Random weights would end a turn at random, so the end token lies outside the model's vocabulary: neither
-side can draw it, and every completion has exactly the asked-for length. TRL runs at its best for a CPU: float32,
-no gradient checkpointing, one forward for the loss, no logging, no saving. Contenders take turns, round by round, in
-one process; the first step of each turn warms up and is not counted.
+lengths, reward function, loss (`grpo`, two clip bounds, no scaling by the standard deviation, no KL) and one AdamW step
+per rollout. Lengths are ragged, as a policy's are, or all equal, which is the best case for a trainer that pads; tokens
+per second count real tokens, never padding. TRL runs at its best for a CPU: float32, no gradient checkpointing, one
+forward for the loss, no logging, no saving. Contenders take turns, round by round, in one process; the first step of
+each turn warms up and is not counted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     arguments = parse_arguments()
-    shape = Shape(**{name: getattr(arguments, name) for name in Shape.__dataclass_fields__})
+    sizes = {name: getattr(arguments, name) for name in Shape.__dataclass_fields__ if name != "ragged"}
+    shape = Shape(**sizes, ragged=arguments.lengths == "ragged")
     import torch
 
     torch.set_num_threads(arguments.threads)
@@ -49,7 +50,8 @@ def main() -> None:
             times = take_turns(contenders, arguments.rounds, arguments.steps)
     result = summarise(shape, times, arguments)
     show(result)
-    path = arguments.out or RESULTS / f"loop_vs_trl_{_slug(_cpu())}_{arguments.threads}_threads.json"
+    name = f"loop_vs_trl_{arguments.lengths}_{_slug(_cpu())}_{arguments.threads}_threads.json"
+    path = arguments.out or RESULTS / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"written to {path}")
@@ -63,7 +65,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--group", type=int, default=8, help="samples of each prompt")
     parser.add_argument("--prompt-length", type=int, default=32, help="tokens")
-    parser.add_argument("--completion-length", type=int, default=48, help="tokens")
+    parser.add_argument("--completion-length", type=int, default=48, help="tokens, on average")
+    parser.add_argument("--lengths", choices=("ragged", "equal"), default="ragged", help="of the completions")
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--out", type=Path, help="where the JSON goes")
@@ -120,7 +123,10 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def show(result: dict[str, Any]) -> None:
-    print(f"{result['device']}, {result['threads']} thread(s), {result['tokens_per_step']} tokens a step")
+    print(
+        f"{result['device']}, {result['threads']} thread(s), {result['tokens_per_step']} tokens a step, "
+        f"lengths {'ragged' if result['shape']['ragged'] else 'equal'}"
+    )
     print(f"{'':<8}{'tokens/s':>10}{'(min .. max)':>20}{'rollout s':>11}{'update s':>10}")
     for name, row in result["contenders"].items():
         rate = row["tokens_per_s"]

@@ -80,7 +80,7 @@ def test_a_run_remembers_its_settings_until_new_ones_are_given(pipeline):
     shown = json.loads(pipeline("config", "show", "--run", "runs/a", "seed=2", "--json").stdout)
     assert (shown["base"]["steps"], shown["seed"], shown["run"]) == (2, 2, "runs/a")
     plan = json.loads(pipeline("plan", "base", "--run", "runs/a", "--preset", "smoke", "--json").stdout)
-    assert plan["stages"][0]["reasons"] == ["base.steps 2 → 10", "seed 1 → 0"]
+    assert plan["stages"][0]["reasons"] == ["base.steps 2 → 120", "seed 1 → 0"]
 
 
 def test_a_remembered_file_that_is_gone_is_told_with_the_way_out(pipeline, tmp_path):
