@@ -13,10 +13,11 @@ from kernels.indexer import indexer_logits
 from kernels.indexer_kl import block_indexer_kl, head_summed_target
 from kernels.logprob import token_logprob
 from kernels.sparse_mla import sparse_mla_attention
-from kernels.tiles import Selection, Tile, tiles
+from kernels.tiles import Group, Selection, Tile, tiles
 from kernels.topk import topk_indices, topk_mask
 
 __all__ = [
+    "Group",
     "Selection",
     "Tile",
     "block_indexer_kl",

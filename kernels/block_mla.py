@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.tiles import Selection, Tile, accumulation_dtype, mask_bias, tiles
+from kernels.tiles import Group, Selection, Tile, accumulation_dtype, mask_bias, tiles
 
 # A tile whose keys outnumber index_topk by more than this gathers the selected rows instead of scoring all of
 # them. Gathering costs the same at any length, a masked product grows with it. Measured on one core, forward
@@ -25,7 +25,7 @@ GATHER_RATIO = 8
 def block_mla_attention(
     q: Tensor,
     kv: Tensor,
-    groups: Sequence[tuple[int, int]],
+    groups: Sequence[tuple[int, ...]],
     scale: float,
     value_dim: int,
     selection: Sequence[Selection | None] | None = None,
@@ -34,8 +34,8 @@ def block_mla_attention(
 
     Args:
         q: [T, H, D] absorbed queries in block layout (see `kernels.tiles`).
-        kv: [T, D] latent rows; a value is the first `value_dim` columns.
-        groups: `(n, L)` of consecutive groups; the sum of n * L is T.
+        kv: [S, D] latent rows; a value is the first `value_dim` columns.
+        groups: `(n, L)` or `(n, L, s)` of consecutive groups; the sum of n * (L - s) is T, that of n * L is S.
         scale: softmax scale of the unabsorbed head size.
         value_dim: kv_lora_rank.
         selection: one entry for each tile of `tiles(groups)`; None keeps a tile dense-causal. Without it,
@@ -44,9 +44,9 @@ def block_mla_attention(
     Returns:
         [T, H, value_dim]. Differentiable in q and kv; the selection gets no gradient.
     """
-    rows = sum(n * length for n, length in groups)
-    if len(q) != rows or len(kv) != rows:
-        raise ValueError(f"groups hold {rows} rows, but q has {len(q)} and kv {len(kv)}")
+    queries, keys = sum(Group(*g).query_rows for g in groups), sum(Group(*g).key_rows for g in groups)
+    if len(q) != queries or len(kv) != keys:
+        raise ValueError(f"groups hold {queries} queries and {keys} keys, but q has {len(q)} rows and kv {len(kv)}")
     chosen = list(selection) if selection is not None else [None] * len(list(tiles(groups)))
     return _BlockAttention.apply(q, kv, tuple(groups), scale, value_dim, chosen)
 
@@ -77,7 +77,7 @@ def _gathered(
     positions."""
     queries = tile.queries(q)
     n, count, heads, dim = queries.shape
-    first = torch.arange(n, device=q.device).view(n, 1, 1) * tile.length + tile.first_row
+    first = torch.arange(n, device=q.device).view(n, 1, 1) * tile.group.length + tile.key_row
     position = (indices.clamp_min(0) + first).flatten()
     rows = kv.index_select(0, position).view(n * count, -1, dim)
     queries = queries.reshape(n * count, heads, dim)

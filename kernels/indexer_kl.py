@@ -30,7 +30,7 @@ def block_indexer_kl(
     index_weights: Tensor,
     q: Tensor,
     kv: Tensor,
-    groups: Sequence[tuple[int, int]],
+    groups: Sequence[tuple[int, ...]],
     scale: float,
     valid: Tensor | None = None,
     selection: Sequence[Selection | None] | None = None,

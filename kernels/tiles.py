@@ -5,12 +5,15 @@ is a list of groups `[(n, L), ...]` whose rows follow one another as well. A *ti
 queries of every sequence in a group; its keys are the rows up to the last query, so a score above the
 diagonal is computed only inside a tile. A right-padded row never shows up as a key of a real query
 (causality), so no padding mask is needed.
+
+A group `(n, L, s)` has queries from position `s` on only: `n * (L - s)` rows of queries, `n * L` rows of keys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,27 +23,42 @@ from torch import Tensor
 QUERY_TILE = 64
 
 
-@dataclass(frozen=True)
-class Tile:
-    """Queries `start:stop` of `n` sequences whose rows begin at `first_row`, each padded to `length` rows."""
+class Group(NamedTuple):
+    """`n` sequences padded to `length` keys each, whose queries begin at position `first`."""
 
-    first_row: int
     n: int
     length: int
+    first: int = 0
+
+    @property
+    def query_rows(self) -> int:
+        return self.n * (self.length - self.first)
+
+    @property
+    def key_rows(self) -> int:
+        return self.n * self.length
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Queries at the positions `start:stop` of a group whose rows begin at `query_row` and `key_row`."""
+
+    group: Group
+    query_row: int
+    key_row: int
     start: int
     stop: int
 
-    def _group(self, x: Tensor) -> Tensor:
-        rows = x[self.first_row : self.first_row + self.n * self.length]
-        return rows.view(self.n, self.length, *x.shape[1:])
-
     def queries(self, x: Tensor) -> Tensor:
-        """View of rows `x` [T, ...] as this tile's queries [n, stop - start, ...]."""
-        return self._group(x)[:, self.start : self.stop]
+        """View of query rows `x` [T, ...] as this tile's queries [n, stop - start, ...]."""
+        n, length, first = self.group
+        rows = x[self.query_row : self.query_row + self.group.query_rows].view(n, length - first, *x.shape[1:])
+        return rows[:, self.start - first : self.stop - first]
 
     def keys(self, x: Tensor) -> Tensor:
-        """View of rows `x` [T, ...] as this tile's keys [n, stop, ...]."""
-        return self._group(x)[:, : self.stop]
+        """View of key rows `x` [S, ...] as this tile's keys [n, stop, ...]."""
+        n, length, _ = self.group
+        return x[self.key_row : self.key_row + self.group.key_rows].view(n, length, *x.shape[1:])[:, : self.stop]
 
     def causal_bias(self, like: Tensor) -> Tensor:
         """0 where the tile's query may see a key of the tile's own columns, -inf above the diagonal: [c,
@@ -70,13 +88,14 @@ class Selection:
         return mask.scatter_(-1, self.indices.where(self.indices >= 0, keys), True)[..., :keys]
 
 
-def tiles(groups: Sequence[tuple[int, int]], size: int = QUERY_TILE) -> Iterator[Tile]:
-    """All tiles of consecutive groups `(n, length)`, in a fixed order."""
-    first_row = 0
-    for n, length in groups:
-        for start in range(0, length, size):
-            yield Tile(first_row, n, length, start, min(start + size, length))
-        first_row += n * length
+def tiles(groups: Sequence[tuple[int, ...]], size: int = QUERY_TILE) -> Iterator[Tile]:
+    """All tiles of consecutive groups `(n, length)` or `(n, length, first)`, in a fixed order."""
+    query_row = key_row = 0
+    for group in (Group(*entry) for entry in groups):
+        for start in range(group.first, group.length, size):
+            yield Tile(group, query_row, key_row, start, min(start + size, group.length))
+        query_row += group.query_rows
+        key_row += group.key_rows
 
 
 def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:

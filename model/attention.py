@@ -89,14 +89,15 @@ class MLAttention(nn.Module):
 
     def _attend_packed(self, q: Tensor, kv: Tensor, x: Tensor, q_latent: Tensor, context: ForwardContext) -> Tensor:
         groups, indexer = context.layout.groups, self.indexer
+        kv = context.layout.keys(kv)
         selection: list[Selection | None] | None = None
         # With no sequence longer than index_topk every visible key is selected: the indexer has nothing to
         # say.
-        selective = context.sparse and indexer is not None and groups[0][1] > indexer.topk
+        selective = context.sparse and indexer is not None and max(g.length for g in groups) > indexer.topk
         if indexer is not None and (selective or context.indexer_loss or context.stats is not None):
             with torch.set_grad_enabled(torch.is_grad_enabled() and context.indexer_loss is not None):
                 index_q, weights = indexer.queries(x, q_latent, context.rope)
-                index_k = indexer.keys(x, context.rope)
+                index_k = context.layout.keys(indexer.keys(x, context.rope))
             if selective:
                 selection = indexer.select_blocks(index_q, index_k, weights, groups)
             if context.indexer_loss is not None:
@@ -125,7 +126,7 @@ class MLAttention(nn.Module):
         index_q, weights = indexer.queries(x, q_latent, context.rope) if indexer and selective else (None, None)
         out = q.new_empty(*q.shape[:2], self.latent)
         row = 0
-        for (n, length), group in zip(context.layout.groups, step.groups, strict=True):
+        for (n, length, _), group in zip(context.layout.groups, step.groups, strict=True):
             keys, rows = group.read(store), slice(row, row + n * length)
             queries, target = q[rows].view(n, length, *q.shape[1:]), out[rows].view(n, length, *out.shape[1:])
             index_keys = None

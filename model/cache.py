@@ -11,6 +11,14 @@ from torch import Tensor
 from model.layout import BlockLayout
 
 
+@dataclass(frozen=True)
+class SlotRows:
+    """What one slot of a `LatentCache` holds of n tokens: kv [layers, n, w] and index_k [layers, n, d] or None."""
+
+    kv: Tensor
+    index_k: Tensor | None
+
+
 class LatentCache:
     """Preallocated slots, one sequence each.
 
@@ -38,25 +46,41 @@ class LatentCache:
             self.lengths[slots.cpu()] = 0
 
     def keep(self, slots: Tensor) -> None:
-        """Moves the given slots, ascending, to the front (slot i becomes the i-th of them) and empties the
-        others.
+        """Keeps the given slots, all different: slot i becomes the i-th of them, the others are emptied.
 
-        Finished sequences leave this way, so that the ones that go on stay side by side and decode reads them
-        in place.
+        Finished sequences leave this way, so that the ones that go on stay side by side and decode reads them in
+        place. Only the slots that change their place are copied.
         """
         slots = slots.cpu()
-        if len(slots) > 1 and not bool((slots[1:] > slots[:-1]).all()):
-            raise ValueError("slots to keep must be ascending and distinct")
-        count = len(slots)
-        longest = int(self.lengths[slots].max()) if count else 0
-        moved = slots.to(self.kv.device)
-        for store in (self.kv, self.index_k):
-            if store is not None:
-                for layer in store:
-                    layer[:count, :longest] = layer[moved, :longest]
+        if len(slots.unique()) != len(slots):
+            raise ValueError("slots to keep must be distinct")
+        places = (slots != torch.arange(len(slots))).nonzero()[:, 0]
         lengths = self.lengths[slots]
+        if len(places):
+            longest = int(lengths[places].max())
+            target, source = places.to(self.kv.device), slots[places].to(self.kv.device)
+            for store in (self.kv, self.index_k):
+                if store is not None:
+                    for layer in store:
+                        layer[target, :longest] = layer[source, :longest]
         self.lengths.zero_()
-        self.lengths[:count] = lengths
+        self.lengths[: len(slots)] = lengths
+
+    def read_slot(self, slot: int) -> SlotRows:
+        """A copy of what a slot holds."""
+        length = int(self.lengths[slot])
+        index_k = None if self.index_k is None else self.index_k[:, slot, :length].clone()
+        return SlotRows(self.kv[:, slot, :length].clone(), index_k)
+
+    def write_slot(self, slot: int, rows: SlotRows) -> None:
+        """Makes a slot hold what `read_slot` read, from this cache or another of the same model."""
+        length = rows.kv.shape[1]
+        if length > self.max_length:
+            raise ValueError(f"{length} tokens do not fit in a cache with room for {self.max_length}")
+        self.kv[:, slot, :length] = rows.kv
+        if self.index_k is not None and rows.index_k is not None:
+            self.index_k[:, slot, :length] = rows.index_k
+        self.lengths[slot] = length
 
     def bytes_per_token(self) -> int:
         """Bytes that one token takes over all layers."""
@@ -98,7 +122,7 @@ class CacheStep:
             )
         device = cache.kv.device
         row_slot, row_position, groups = [], [], []
-        for (n, length), members in zip(layout.groups, layout.sequences, strict=True):
+        for (n, length, _), members in zip(layout.groups, layout.sequences, strict=True):
             group_slots = slots[members]
             positions = cache.lengths[group_slots].unsqueeze(1) + torch.arange(length)
             row_slot.append(group_slots.repeat_interleave(length))

@@ -63,10 +63,11 @@ class Decoder(nn.Module):
         `options` are fields of `ForwardContext`: indexer_loss, stats.
         """
         device = self.norm.weight.device
-        layout = BlockLayout.build(batch.lengths, device)
+        # The indexer's loss and the statistics count a prompt once for each sequence that has it.
+        layout = BlockLayout.build(batch.lengths, device, None if any(options.values()) else batch.shared)
         context = ForwardContext(layout, self.rope(layout.positions), sparse, **options)
         rows = self.run(batch.input_ids.to(device)[layout.row_token], context)
-        return _TakeUnique.apply(rows, layout.token_row, layout.row_token, layout.valid), context
+        return rows.index_select(0, layout.token_row), context
 
     def forward(
         self,
@@ -93,22 +94,6 @@ class Decoder(nn.Module):
         packed, _ = self.packed(PackedBatch.from_lengths(input_ids[keep], lengths), self._sparse)
         hidden = packed.new_zeros(*input_ids.shape, packed.shape[-1])
         return BaseModelOutput(last_hidden_state=hidden.masked_scatter(keep.unsqueeze(-1), packed))
-
-
-class _TakeUnique(torch.autograd.Function):
-    """rows[token_row] whose backward is a gather too: a row is taken at most once, nothing accumulates."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, token_row: Tensor, row_token: Tensor, valid: Tensor | None) -> Tensor:
-        ctx.save_for_backward(row_token, valid)
-        return rows.index_select(0, token_row)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple:  # type: ignore[override]
-        row_token, valid = ctx.saved_tensors
-        grad = grad.index_select(0, row_token)
-        return (grad if valid is None else grad * valid.unsqueeze(-1)), None, None, None
 
 
 def is_sparse(config: Any) -> bool:

@@ -12,9 +12,8 @@ from torch.nn import functional as F
 class RMSNorm(nn.Module):
     """x / rms(x) * weight over the last dimension (arXiv 1910.07467), computed in float32 for half precision.
 
-    The backward is our own on CPU: there torch's is a chain of elementwise passes that costs as much as a
-        projection.
-    Other devices have a fused kernel.
+    Forward and backward are our own on CPU: there torch's are chains of elementwise passes that cost as much as a
+    projection. Other devices have a fused kernel.
     """
 
     def __init__(self, size: int, eps: float = 1e-6) -> None:
@@ -23,9 +22,17 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
-            return _RMSNorm.apply(x, self.weight, self.eps)
+        if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
+            if torch.is_grad_enabled():
+                return _RMSNorm.apply(x, self.weight, self.eps)
+            return (x * _inverse_rms(x, self.eps)).mul_(self.weight)
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+    """(mean(x^2) + eps)^-1/2 over the last dimension, which is kept."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return torch.addcmul(x.new_full((), eps), norm, norm, value=1 / x.shape[-1]).rsqrt_()
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -33,19 +40,17 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.eps = eps
-        return F.rms_norm(x, weight.shape, weight, eps)
+        inverse = _inverse_rms(x, eps)
+        ctx.save_for_backward(x, weight, inverse)
+        return (x * inverse).mul_(weight)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:  # type: ignore[override]
-        x, weight = ctx.saved_tensors
-        size = x.shape[-1]
-        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(size).add_(ctx.eps).rsqrt_()
+        x, weight, inverse = ctx.saved_tensors
         product = grad * x
         # mean(g w x) and sum_t(g x r) are matrix-vector products over one shared elementwise product.
-        dots = (product @ weight).unsqueeze(-1).div_(size)
+        dots = (product @ weight).unsqueeze(-1).div_(x.shape[-1])
         grad_weight = (product.t() @ inverse.flatten()) if ctx.needs_input_grad[1] else None
         grad_x = (grad * weight).addcmul_(x, dots.mul_(inverse.square()), value=-1).mul_(inverse)
         return grad_x, grad_weight, None

@@ -16,7 +16,7 @@ from transformers.conversion_mapping import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
-from kernels import token_logprob
+from kernels import Group, token_logprob
 from model.attention import ForwardContext
 from model.cache import CacheStep, LatentCache
 from model.decoder import Decoder, is_sparse
@@ -139,7 +139,7 @@ class DeepseekForCausalLM(PreTrainedModel):
         """Appends one token to each slot: tokens [B], slots [B] -> next-token logits [B, V]."""
         count = len(tokens)
         index = torch.arange(count)
-        layout = BlockLayout(((count, 1),), (index,), index, index, index, None)
+        layout = BlockLayout((Group(count, 1),), (index,), index, index, index, None)
         return self.lm_head(self._run_cached(tokens.to(self.device), layout, cache, slots, [1] * count))
 
     def _run_cached(

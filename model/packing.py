@@ -11,17 +11,39 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class SharedPrompts:
+    """What sequences of a batch begin with in common, so that it is computed once.
+
+    owner [N]: the first sequence with the same prompt; length [N]: tokens of that prompt.
+    """
+
+    owner: np.ndarray
+    length: np.ndarray
+
+    @classmethod
+    def find(cls, prompts: Sequence[np.ndarray]) -> SharedPrompts | None:
+        """Compares the prompts of the sequences; None where no two are the same."""
+        first: dict[tuple[int, ...], int] = {}
+        owner = [first.setdefault(tuple(prompt.tolist()), i) for i, prompt in enumerate(prompts)]
+        if len(first) == len(prompts):
+            return None
+        return cls(np.array(owner), np.array([len(prompt) for prompt in prompts]))
+
+
+@dataclass(frozen=True)
 class PackedBatch:
     """N sequences, T tokens in all.
 
     input_ids [T] int64; position_ids [T] int64, from 0 in each sequence; cu_seqlens [N + 1] int32, where
-    sequence i holds the tokens `cu_seqlens[i]:cu_seqlens[i + 1]`; max_seqlen is the longest sequence.
+    sequence i holds the tokens `cu_seqlens[i]:cu_seqlens[i + 1]`; max_seqlen is the longest sequence; shared says
+    what the model may compute once for several sequences, which changes no result.
     """
 
     input_ids: Tensor
     position_ids: Tensor
     cu_seqlens: Tensor
     max_seqlen: int
+    shared: SharedPrompts | None = None
 
     @classmethod
     def from_sequences(cls, sequences: Sequence[Sequence[int] | np.ndarray | Tensor]) -> PackedBatch:
@@ -58,6 +80,7 @@ class PackedBatch:
             self.position_ids.to(device),
             self.cu_seqlens.to(device),
             self.max_seqlen,
+            self.shared,
         )
 
     def unpack(self, values: Tensor) -> list[Tensor]:

@@ -49,7 +49,7 @@ def measure_layer(
     for tile in tiles(layout.groups):
         if tile.stop <= topk:
             continue
-        counted = (torch.arange(tile.start, tile.stop, device=q.device) >= topk).expand(tile.n, -1)
+        counted = (torch.arange(tile.start, tile.stop, device=q.device) >= topk).expand(tile.group.n, -1)
         if layout.valid is not None:
             counted = counted & tile.queries(layout.valid)
         dense = head_summed_target(tile_probabilities(tile, q, kv, scale, None))[counted]

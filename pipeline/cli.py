@@ -5,25 +5,28 @@ from __future__ import annotations
 import typer
 
 from pipeline.commands import configuring, looking, running, using
+from pipeline.quiet import set_environment
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Polymath: train specialists, distil them into one model, and finish it with one mixed GRPO stage.",
-    epilog="Exit codes: 0 ok, 2 usage, 3 resources, 4 a stage failed, 130 interrupted.",
+    epilog="New here? `pipeline doctor` looks at the machine, `pipeline run all --preset smoke` runs every stage in "
+    "minutes.\n\nExit codes: 0 ok, 2 usage, 3 resources, 4 a stage failed, 130 interrupted.",
 )
-app.command()(running.run)
+app.command(epilog="For example: pipeline run all --preset smoke, or pipeline run grpo grpo.steps=10.")(running.run)
 app.command()(running.plan)
 app.command()(looking.status)
 app.command("list")(looking.list_runs)
 app.add_typer(configuring.app, name="config")
 app.command()(looking.doctor)
 app.command()(using.export)
-app.command()(using.chat)
+app.command(epilog="For example: pipeline chat specialists/math --mode direct -p 'What is 2 + 2?'")(using.chat)
 
 
 def main() -> None:
     """Entry point of the console scripts."""
+    set_environment()
     app(prog_name="pipeline")
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import shlex
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,8 +25,9 @@ from pipeline.errors import (
     StageError,
     UsageError,
 )
-from pipeline.plan import Plan, Standing, blocked_by, make_plan, stand, step_text, with_needs
+from pipeline.plan import Plan, Standing, all_or_names, blocked_by, make_plan, stand, step_text, with_needs
 from pipeline.progress import Progress, make_progress
+from pipeline.quiet import errors_to_log, stage_log
 from pipeline.runs import Artifact, Manifest, Run, Sources, last_steps
 from pipeline.runs.artifact import stat_signature
 from pipeline.runs.versions import versions
@@ -83,7 +82,7 @@ def run_stages(
     with run.lock():
         run.create(config, sources)
         conductor = _Conductor(run, config, progress, go_on)
-        with _stop_on_signals():
+        with _stop_on_signals(), errors_to_log():
             try:
                 return [conductor.run(spec, spec.name in force) for spec in with_needs(targets)]
             except KeyboardInterrupt:
@@ -94,7 +93,7 @@ def run_stages(
 
 def continue_command(targets: Sequence[str], run: Path, sources: Sources | None = None) -> str:
     """The command that goes on. A run that began remembers its settings; one that did not needs `sources`."""
-    words = ["pipeline", "run", *targets, "--run", str(run)]
+    words = ["pipeline", "run", *all_or_names(targets), "--run", str(run)]
     if sources is not None:
         words += ["--preset", sources.preset] if sources.preset else []
         words += [word for file in sources.files for word in ("-c", file)]
@@ -122,7 +121,7 @@ class _Conductor:
         folder, began = self._run.folder(spec.name), time.monotonic()
         spent = manifest.seconds
         try:
-            with self._progress.stage(spec.name), _logging_to(self._run.log(spec.name)):
+            with self._progress.stage(spec.name), stage_log(self._run.log(spec.name)):
                 result = self._execute(spec, manifest)
         except BaseException as error:
             manifest.state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -145,7 +144,7 @@ class _Conductor:
         if standing.goes_on:
             last = last_steps(self._run.events.read(spec.name))
             steps = {domain or "": step for (_, domain), step in last.items()}
-            at = f" (last step logged: {step_text(steps)})" if steps else ""
+            at = f" (last step logged: {step_text(steps, spec.name)})" if steps else ""
             self._progress.say(f"{spec.name}: goes on{at}")
         elif standing.state == "stale":
             reasons = standing.reasons[:4]
@@ -173,6 +172,7 @@ class _Conductor:
             from pipeline.runtime import create_runtime
 
             self._runtime = create_runtime(self._config)
+        self._runtime.log = self._run.log(spec.name)
         inputs: dict[str, dict[str, Artifact]] = {}
         for name in spec.needs:
             needed = self._run.stage_manifest(name)
@@ -186,7 +186,7 @@ class _Conductor:
     def _finish(self, manifest: Manifest, result: StageResult) -> None:
         manifest.state = "done"
         manifest.outputs = dict(result.artifacts)
-        manifest.signatures = {
+        manifest.signatures |= {
             name: stat_signature(a.at(self._run.path)) for name, a in result.artifacts.items()
         }
         manifest.counts, manifest.summary = dict(result.counts), dict(result.summary)
@@ -223,26 +223,6 @@ def _refuse_shortage(plan: Plan, go_on: str) -> None:
     if short and any(part.state != "cached" for part in plan.stages):
         lines = [f"  {need.name}: needed {need.needed:g}, there are {need.there:g}" for need in short]
         raise ResourceError("\n".join(["This machine can not give what the run needs:", *lines]), go_on)
-
-
-@contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Sends the log, and the traceback of what ends the stage, to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    try:
-        yield
-    except Exception:
-        handler.emit(
-            logging.makeLogRecord({"name": __name__, "levelname": "ERROR", "msg": traceback.format_exc()})
-        )
-        raise
-    finally:
-        root.removeHandler(handler)
-        handler.close()
 
 
 @contextmanager

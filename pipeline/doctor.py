@@ -112,7 +112,7 @@ def _torch() -> list[Check]:
         ]
     facts = json.loads(done.stdout.splitlines()[-1])
     build = f"CUDA {facts['cuda_build']}" if facts["cuda_build"] else "CPU"
-    checks = [Check("torch build", "ok", f"{facts['version']}, {build} build, {facts['threads']} threads")]
+    checks = [Check("torch build", "ok", f"{facts['version']}, {build} build, threads: {facts['threads']}")]
     there = gpus()
     if facts["gpus"]:
         checks.append(Check("GPU", "ok", ", ".join(facts["gpus"])))

@@ -7,6 +7,7 @@ domain's own grader for verifiable tasks, the generative reward model for genera
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -145,6 +146,7 @@ def _judge_client(config: Config, url: str) -> GenRMClient:
         url,
         judge.model,
         timeout=judge.timeout_s,
+        max_retries=_retries(judge.timeout_s),
         concurrency=judge.concurrency,
         votes=judge.votes,
         deadline=config.runtime.step_deadline_s / 2,
@@ -152,3 +154,10 @@ def _judge_client(config: Config, url: str) -> GenRMClient:
         api_key=os.environ.get(judge.api_key_env),
         nonce_key=hashlib.blake2b(f"nonce {config.seed}".encode()).digest(),
     )
+
+
+def _retries(seconds: float) -> int:
+    """Tries after the first, so that a judge that refuses connections is waited for so long: a judge's actor that died
+    takes seconds to come back, and its absence must not make a step's rewards invalid. The client's pauses double from
+    0.1 s to 5 s: six of them take 6.3 s."""
+    return 6 + math.ceil(max(0.0, seconds - 6.3) / 5.0)

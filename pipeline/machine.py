@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -40,6 +41,18 @@ class Resource:
 def cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def device_name() -> str:
+    """The machine in words for people who compare times: `AMD EPYC 7B13, 2 cores`, and GPUs if there are any."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    there = gpus()
+    return f"{name}, {cpus()} cores" + (f", {there} NVIDIA GPUs" if there else "")
 
 
 def memory_bytes() -> int:

@@ -80,6 +80,11 @@ def check_targets(names: Sequence[str]) -> list[str]:
     return known if "all" in names else [name for name in known if name in names]
 
 
+def all_or_names(targets: Sequence[str]) -> list[str]:
+    """The targets as a person would write them: `all` for every stage."""
+    return ["all"] if {spec.name for spec in STAGES} <= set(targets) else list(targets)
+
+
 def with_needs(targets: Collection[str]) -> list[StageSpec]:
     """The targets and all that they need, in the order in which they run."""
     wanted = set(targets)
@@ -115,8 +120,8 @@ def stand(run: Run, spec: StageSpec, config: Config, force: bool = False) -> Sta
         needed = run.stage_manifest(name)
         if needed is not None and needed.state == "done":
             inputs |= needed.hashes()
-    now = Manifest.new(spec, config, inputs)
     before = run.stage_manifest(spec.name)
+    now = Manifest.new(spec, config, inputs, before)
     if before is None:
         return Standing("missing", (), now, None)
     if force:
@@ -164,25 +169,24 @@ def blocked_by(plan: Plan, targets: Collection[str]) -> list[StagePlan]:
     return [part for part in plan.stages if part.name in needed - set(targets) and part.state != "cached"]
 
 
-def step_text(steps: dict[str, int]) -> str:
-    """`12`, `12 (math)`, or `math 12, code 9`."""
+def step_text(steps: dict[str, int], stage: str = "") -> str:
+    """`12`, `12 (math)`, or `math 12, code 9`; a stage that logs under its own name need not repeat it."""
     if len(steps) == 1:
         ((domain, step),) = steps.items()
-        return f"{step} ({domain})" if domain else str(step)
+        return f"{step} ({domain})" if domain not in ("", stage) else str(step)
     return ", ".join(f"{domain} {step}".strip() for domain, step in steps.items())
 
 
 def _estimate(spec: StageSpec, standing: Standing, preset: str | None) -> tuple[float | None, str | None]:
+    """Seconds that a stage will take and where that is from: `configs/timings.json` (scripts/write_timings.py)."""
     before = standing.before
     if before is not None and before.state == "done":
         return before.seconds, "this run's last time"
     try:
-        text = (importlib.resources.files("configs") / "timings.json").read_text()
+        text = (importlib.resources.files("configs") / "timings.json").read_text(encoding="utf-8")
         row = json.loads(text)[preset or ""]
-        total, measured = (
-            float(row[spec.name]),
-            f"{row.get('device', 'unknown device')}, {row.get('date', 'undated')}",
-        )
+        total = float(row[spec.name])
+        measured = f"{row.get('device', 'unknown device')}, {row.get('date', 'undated')}"
     except (OSError, ValueError, KeyError, TypeError):
         return None, None
     spent = before.seconds if before is not None and standing.goes_on else 0.0

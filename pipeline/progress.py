@@ -119,11 +119,13 @@ class RichProgress(Progress):
 
         self._console = Console(file=stream, highlight=False)
         self._bars: RichBars | None = None
+        self._stage = ""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         from rich import progress as rich
 
+        self._stage = name
         began = time.monotonic()
         self._bars = rich.Progress(
             rich.SpinnerColumn(),
@@ -135,6 +137,7 @@ class RichProgress(Progress):
             rich.TextColumn("{task.fields[eta]}"),
             console=self._console,
             transient=True,
+            redirect_stderr=False,  # it goes to the log of the stage
         )
         try:
             with self._bars:
@@ -151,7 +154,8 @@ class RichProgress(Progress):
         if bars is None:
             raise RuntimeError("a task needs a stage around it: with progress.stage(name): …")
         fields = {"count": f"{start}/{total}", "metrics": "", "eta": ""}
-        number = bars.add_task(f"  {label}", total=total, completed=start, **cast(dict[str, Any], fields))
+        shown = "steps" if label == self._stage else label
+        number = bars.add_task(f"  {shown}", total=total, completed=start, **cast(dict[str, Any], fields))
         try:
             yield _RichTask(bars, number, _Pace(total, start))
         finally:

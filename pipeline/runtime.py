@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from pipeline import quiet
 from pipeline.config.schema import Config, RuntimeConfig
 from pipeline.errors import ResourceError, StageError
 
@@ -34,6 +36,9 @@ class Handle(Protocol):
 
 
 class Runtime(Protocol):
+    log: Path | None
+    """The log file of the stage under way; actors write theirs to it too."""
+
     def spawn(self, cls: type, *args: Any, name: str, num_cpus: float = 1.0) -> Handle:
         """Starts `cls(*args)` as an actor that is restarted when it dies. Its `__init__` must reload what it had
         committed, and its methods must be idempotent: a call is repeated after a restart."""
@@ -56,6 +61,7 @@ class InlineRuntime:
     parallel = False
 
     def __init__(self) -> None:
+        self.log: Path | None = None
         self._handles: list[_InlineHandle[Any]] = []
 
     def spawn(self, cls: type, *args: Any, name: str, num_cpus: float = 1.0) -> Handle:
@@ -117,6 +123,7 @@ class RayRuntime:
 
     def __init__(self, config: RuntimeConfig) -> None:
         self.config = config
+        self.log: Path | None = None
         self._handles: list[_RayHandle] = []
         self._started = False
 
@@ -126,7 +133,14 @@ class RayRuntime:
         self._start()
         gpus = self.config.gpus_per_worker if getattr(cls, "uses_gpu", False) else 0.0
         self._require({"CPU": num_cpus, "GPU": gpus}, name)
-        options = {"num_cpus": num_cpus, "num_gpus": gpus, "max_restarts": RESTARTS, "max_task_retries": RESTARTS}
+        options: dict[str, Any] = {
+            "num_cpus": num_cpus,
+            "num_gpus": gpus,
+            "max_restarts": RESTARTS,
+            "max_task_retries": RESTARTS,
+        }
+        if self.log is not None:
+            options["runtime_env"] = {"env_vars": {quiet.LOG_VARIABLE: str(self.log.absolute())}}
         actor: Any = ray.remote(cls).options(**options).remote(*args)
         handle = _RayHandle(actor, name, self.config)
         self._handles.append(handle)
@@ -137,7 +151,7 @@ class RayRuntime:
             return
         import ray
 
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        quiet.set_environment()
         local = self.config.address == "local"
         ray.init(
             address=self.config.address,
@@ -146,7 +160,10 @@ class RayRuntime:
             log_to_driver=False,
             logging_level=logging.ERROR,
             object_store_memory=256 * 2**20 if local else None,
-            runtime_env={"env_vars": ACTOR_ENVIRONMENT | {"PYTHONPATH": _python_path()}},
+            runtime_env={
+                "env_vars": ACTOR_ENVIRONMENT | quiet.environment() | {"PYTHONPATH": _python_path()},
+                "worker_process_setup_hook": "pipeline.quiet.log_actor",
+            },
         )
         self._started = True
 

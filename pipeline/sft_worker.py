@@ -24,7 +24,7 @@ class SFTWorker:
     ) -> list[dict[str, Any]]:
         """Trains `checkpoint` on the dataset folder, writes the checkpoint folder `out`; the trainer's log."""
         import datasets
-        from transformers import AutoTokenizer
+        from transformers import AutoTokenizer, PrinterCallback
         from transformers.trainer_utils import get_last_checkpoint
         from trl import SFTConfig as TrainerConfig
         from trl import SFTTrainer
@@ -57,13 +57,14 @@ class SFTWorker:
             bf16=False,
             gradient_checkpointing=False,
             dataloader_pin_memory=False,
-            logging_steps=5,
+            logging_steps=min(5, steps),
             save_steps=max(20, steps // 4),
             save_total_limit=1,
             report_to="none",
             disable_tqdm=True,
         )
         trainer = SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer)
+        trainer.remove_callback(PrinterCallback)  # the log history has all that it would print
         last = get_last_checkpoint(work) if Path(work).is_dir() else None
         trainer.train(resume_from_checkpoint=last)
         save_checkpoint(model, tokenizer, Path(out))

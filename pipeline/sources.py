@@ -65,6 +65,14 @@ def read_rows(source: str, subset: str | None, split: str) -> tuple[list[Row], l
     return _numbered(source, _dataset_rows(source, subset, split)), []
 
 
+def local_path(source: str) -> Path | None:
+    """The file or folder that `source` means on this machine; None for the name of a dataset on the hub."""
+    for name in (source, source.rpartition(":")[0]):
+        if name and Path(name).expanduser().exists():
+            return Path(name).expanduser()
+    return Path(source).expanduser() if Path(source).suffix in FILE_SUFFIXES else None
+
+
 def lookup(values: Mapping[str, Any], column: str) -> Any:
     """The value of a column, or of `a.b` inside a nested one; `MISSING` where there is none."""
     if column in values:

@@ -40,10 +40,11 @@ class _Conversation:
     tool_results: list[str] = field(default_factory=list)
     stop_reason: StopReason | None = None
 
-    def request(self, max_context: int) -> Generation:
+    def request(self, number: int, max_context: int) -> Generation:
         room = max_context - len(self.token_ids)
         seed = seed_for(self.trial.seed, len(self.completions))
-        return Generation(self.token_ids, seed, min(self.trial.max_new_tokens, room))
+        conversation = number if self.trial.tools else None
+        return Generation(self.token_ids, seed, min(self.trial.max_new_tokens, room), conversation)
 
     def add(self, token_ids: Sequence[int] | np.ndarray, logprobs: np.ndarray | None) -> None:
         self.token_ids.extend(int(t) for t in token_ids)
@@ -68,12 +69,12 @@ def run_trials(
         ValueError: if a prompt alone fills the context; the message names the task.
     """
     conversations = [_open(trial, chat, make_environment, max_context) for trial in trials]
-    live = conversations
+    live = dict(enumerate(conversations))
     while live:
-        completions = engine.generate([c.request(max_context) for c in live], temperature)
-        for conversation, completion in zip(live, completions, strict=True):
+        completions = engine.generate([c.request(number, max_context) for number, c in live.items()], temperature)
+        for conversation, completion in zip(live.values(), completions, strict=True):
             _take_turn(conversation, completion, chat, max_context)
-        live = [c for c in live if c.stop_reason is None]
+        live = {number: c for number, c in live.items() if c.stop_reason is None}
     return [_close(c, engine.version) for c in conversations]
 
 

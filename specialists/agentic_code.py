@@ -19,6 +19,8 @@ from specialists.repositories import FAMILIES, TESTS, build, describe, draw_prob
 TestRun = Callable[[Mapping[str, str]], str]
 """Runs the visible tests on the files and says how it went."""
 
+RETRY_SHARE = 0.3
+"""Share of the good demonstrations whose first repair changes nothing: they show what to do when tests fail."""
 MAX_EDIT_CHARS = 2000
 MAX_ERROR_CHARS = 60
 UNAVAILABLE = "error: the tests can not run"
@@ -32,8 +34,8 @@ the file and finds nothing. `blind`: edits a file that it has not seen. `tested`
 
 
 class AgenticCodeDomain:
-    """One injected bug. Level 1 names the function; on level 2 only the symptom is known, and on level 3 it
-    shows in a caller, in another file."""
+    """One injected bug. Level 1 names the function, the only one of its file; on level 2 only the symptom is known,
+    and on level 3 it shows in a caller, in another file."""
 
     name = "agentic_code"
     kind: Kind = "verifiable"
@@ -84,7 +86,7 @@ class AgenticCodeDomain:
         )
         dialogue = Dialogue(task.mode, environment)
         if careful:
-            return _careful(dialogue, task)
+            return _careful(dialogue, task, rng)
         weights = HABITS[task.mode]
         return _careless(dialogue, task, rng.choices(list(weights), weights=list(weights.values()))[0])
 
@@ -183,14 +185,19 @@ def _run_visible(
     return "pass"
 
 
-def _careful(dialogue: Dialogue, task: Task) -> list[Message]:
-    """Views files until the bug is seen, repairs the line, runs the tests."""
+def _careful(dialogue: Dialogue, task: Task, rng: random.Random) -> list[Message]:
+    """Views files until the bug is seen, repairs the line, runs the tests; now and then the first repair fails."""
     assert task.environment is not None
     fix = task.environment["fix"]
     for path in _reading_order(task.environment["files"], fix["path"]):
         dialogue.call(f"Look at {path}.", "view", path=path)
-    dialogue.call(f"Line {fix['line']}: {fix['text'].strip()}.", "edit", **fix)
-    dialogue.call("Check it.", "test")
+    edits = [fix]
+    if rng.random() < RETRY_SHARE:
+        line = task.environment["files"][fix["path"]].splitlines()[fix["line"] - 1]
+        edits.insert(0, {**fix, "text": line})
+    for edit in edits:
+        dialogue.call(f"Line {edit['line']}: {edit['text'].strip()}.", "edit", **edit)
+        dialogue.call("Check it.", "test")
     return dialogue.say("Tests pass.", "Done.")
 
 

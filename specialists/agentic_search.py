@@ -5,6 +5,7 @@ The answer counts only if the pages that carry its facts were opened.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -135,6 +136,8 @@ class SearchEnvironment:
     @cached_property
     def _index(self) -> Any:
         """Built on the first search: an attempt that never searches pays for no import and no index."""
+        # bm25s imports jax where it is installed, and jax would take most of a GPU's memory for nothing.
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
         import bm25s
 
         index = bm25s.BM25()

@@ -95,7 +95,7 @@ def build(rng: random.Random, problem: Problem, level: int) -> Repository:
     functions: list[Function] = []
     for module in ("calc",) if level == 1 else ("calc", "shop"):
         pair = [function for function in problem.functions if function.module == module]
-        while len(pair) < 2:
+        while len(pair) < min(level, 2):
             pair.append(
                 Function(free.pop(), module, _steps(rng, 1 if level == 1 else 2, rng.random() < 0.25))
             )

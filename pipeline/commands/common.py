@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.config import DEFAULT_PRESET, Config, ConfigError, Origins, load_config
+from pipeline.config import DEFAULT_PRESET, Config, ConfigError, Origins, load_config, presets
 from pipeline.config.schema import Config as Schema
 from pipeline.errors import EXIT_INTERRUPTED, PipelineError, StageError, UsageError
 from pipeline.runs import Run, Sources
@@ -21,14 +21,18 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, e.g. grpo.steps=10.")
 ]
 Preset = Annotated[
-    str | None, typer.Option("--preset", help="A preset by name, or a YAML file.", show_default=False)
+    str | None, typer.Option(
+        "--preset",
+        help=f"A preset ({', '.join(presets())}; without it {DEFAULT_PRESET}), or a YAML file.",
+        show_default=False,
+    ),
 ]
 Files = Annotated[
     list[Path] | None, typer.Option("-c", "--config", help="YAML file of settings; later ones win.")
 ]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="The same as KEY=VALUE.")]
 RunFolder = Annotated[
-    str | None, typer.Option("--run", help="Folder of the run.", show_default="runs/default")
+    str | None, typer.Option("--run", help=f"Folder of the run (without it {Schema.run}).", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from pipeline.commands.common import (
     AsJson,
@@ -75,9 +77,12 @@ def explain_key(
     console.print(f"[bold]{row['key']}[/]  ({row['type']})")
     if row["help"]:
         console.print(f"  {row['help']}", markup=False, soft_wrap=True)
-    for inner in row.get("keys", []):
-        about = f"  {inner['help']}" if inner["help"] else ""
-        console.print(f"  {inner['key']} ({inner['type']}){about}", markup=False, soft_wrap=True)
+    if "keys" in row:
+        table = Table("key", "value", "type", "meaning", box=None, pad_edge=False)
+        for inner in row["keys"]:
+            value = _value(inner["value"]) if "value" in inner else ""
+            table.add_row(*(Text(cell) for cell in (inner["key"], value, inner["type"], inner["help"])))
+        console.print(table)
     for name, label in (
         ("must be", "must be"),
         ("default", "default"),
@@ -107,4 +112,4 @@ def validate(
 
 
 def _value(value: Any) -> str:
-    return "null" if value is None else str(value)
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)

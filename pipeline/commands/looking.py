@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from pipeline.config.schema import Config
 from pipeline.errors import EXIT_RESOURCES
 from pipeline.plan import step_text
 from pipeline.progress import duration, number_text
-from pipeline.runs import Run, find_runs
+from pipeline.runs import Manifest, Run, find_runs
 from pipeline.runs.events import Event, last_steps
 from pipeline.stages import STAGES
 
@@ -34,10 +35,14 @@ def status(folder: RunFolder = None, as_json: AsJson = False) -> None:
     console = Console(highlight=False)
     held = f"running in process {driver.pid} on {driver.host}" if driver else "not running"
     console.print(f"{run.path}: {held}", markup=False)
-    table = Table("stage", "state", "step", "key number", "time")
+    table = Table("stage", "state", "last step", "key number", "time")
     for row in rows:
         table.add_row(
-            row["stage"], row["state"], step_text(row["steps"]), row["key number"], _time(row["seconds"])
+            row["stage"],
+            row["state"],
+            step_text(row["steps"], row["stage"]),
+            row["key number"],
+            _time(row["seconds"]),
         )
     console.print(table)
     for row in rows:
@@ -76,11 +81,11 @@ def list_runs(
         print_json(rows)
         return
     if not rows:
-        print(f"There are no runs below {root}.")
+        print(f"There are no runs below {root}. `pipeline run all --run {root / 'NAME'}` begins one.")
         return
     table = Table("run", "state", "stages done", "last command")
     for row in rows:
-        table.add_row(row["run"], row["state"], f"{len(row['done'])} of {len(STAGES)}", row["updated"] or "")
+        table.add_row(row["run"], row["state"], f"{len(row['done'])} of {len(STAGES)}", _moment(row["updated"]))
     Console(highlight=False).print(table)
 
 
@@ -99,7 +104,7 @@ def doctor(
         print_json({"ok": not failed, "checks": [vars(check) for check in checks]})
     else:
         console = Console(highlight=False)
-        table = Table("check", "", "found", "to do")
+        table = Table("check", "verdict", "found", "to do")
         colours = {"ok": "green", "warning": "yellow", "failed": "red"}
         for check in checks:
             verdict = f"[{colours[check.verdict]}]{check.verdict}[/]"
@@ -128,7 +133,7 @@ def stage_rows(run: Run) -> list[dict[str, Any]]:
                 "state": state,
                 "steps": {domain or "": step for (name, domain), step in steps.items() if name == spec.name},
                 "key number": _key_number(manifest.summary if manifest else {}, mine),
-                "seconds": manifest.seconds if manifest else None,
+                "seconds": _seconds(run, manifest, state) if manifest else None,
                 "error": manifest.error if manifest else None,
             }
         )
@@ -143,6 +148,19 @@ def _key_number(summary: dict[str, Any], events: list[Event]) -> str:
         if events and name in events[-1]:
             return f"{name} {number_text(events[-1][name])}"
     return ""
+
+
+def _seconds(run: Run, manifest: Manifest, state: str) -> float:
+    """Time of all attempts; of one under way too, whose manifest was written when it began."""
+    if state != "running":
+        return manifest.seconds
+    began = (run.folder(manifest.stage) / "manifest.json").stat().st_mtime
+    return manifest.seconds + max(0.0, time.time() - began)
+
+
+def _moment(stamp: str | None) -> str:
+    """`2026-11-23 09:36:08 UTC` of an ISO time."""
+    return (stamp or "").replace("T", " ").replace("+00:00", " UTC")
 
 
 def _time(seconds: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,7 +22,7 @@ from pipeline.commands.common import (
     settings,
     split,
 )
-from pipeline.conductor import StageOutcome, run_stages
+from pipeline.conductor import StageOutcome, continue_command, run_stages
 from pipeline.errors import UsageError
 from pipeline.plan import Plan, check_targets, make_plan, step_text
 from pipeline.progress import PlainProgress, duration, make_progress, number_text
@@ -39,7 +40,7 @@ Targets = Annotated[
     ),
 ]
 Force = Annotated[
-    list[str] | None, typer.Option("--force", metavar="STAGE", help="Run it again though unchanged.")
+    list[str] | None, typer.Option("--force", metavar="STAGE", help="Run this stage again though nothing changed.")
 ]
 
 
@@ -106,10 +107,10 @@ def _plan(names: list[str], chosen: Settings, force: list[str] | None, as_json: 
     if as_json:
         print_json(made.to_json())
     else:
-        _print_plan(made, chosen)
+        _print_plan(made, chosen, targets)
 
 
-def _print_plan(made: Plan, chosen: Settings) -> None:
+def _print_plan(made: Plan, chosen: Settings, targets: list[str]) -> None:
     console = Console(highlight=False)
     console.print(f"run: {made.run}", markup=False)
     console.print(chosen.told(), markup=False, soft_wrap=True)
@@ -124,18 +125,20 @@ def _print_plan(made: Plan, chosen: Settings) -> None:
     for part in made.stages:
         state: str = part.state
         if part.steps and state in ("interrupted", "failed", "running"):
-            state = f"{state} at step {step_text(part.steps)}"
+            state = f"{state} at step {step_text(part.steps, part.name)}"
         time = "" if part.state == "cached" else "unknown" if part.seconds is None else duration(part.seconds)
         colour = colours.get(part.state, "default")
         table.add_row(part.name, f"[{colour}]{state}[/]", time, "\n".join([part.does, *part.reasons]))
     console.print(table)
-    needs = Table("resource", "needed", "there", "")
+    needs = Table("resource", "needed (estimate)", "there", "enough?")
     for need in made.resources:
         unit = f" {need.unit}" if need.unit else ""
         needed = "unknown" if need.needed is None else f"{need.needed:.3g}{unit}"
         there = "the cluster's" if need.there is None else f"{need.there:.3g}{unit}"
-        verdict = "" if not need.short else "too little" if need.binding else "little"
-        needs.add_row(need.name, needed, there, f"[red]{verdict}[/]" if verdict else "")
+        verdict = "[red]no[/]" if need.binding else "[yellow]perhaps not[/]"
+        if not need.short:
+            verdict = "" if need.needed is None or need.there is None else "yes"
+        needs.add_row(need.name, needed, there, verdict)
     console.print(needs)
     todo = [part for part in made.stages if part.state != "cached"]
     if not todo:
@@ -147,6 +150,8 @@ def _print_plan(made: Plan, chosen: Settings) -> None:
         f"estimated time: {'unknown' if made.seconds is None else duration(made.seconds)}{source}",
         markup=False,
     )
+    go = continue_command(targets, Path(made.run), chosen.sources)
+    console.print(f"Run it with: {go}", markup=False, soft_wrap=True)
 
 
 def _print_outcomes(outcomes: list[StageOutcome]) -> None:

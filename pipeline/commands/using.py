@@ -25,7 +25,8 @@ def export(
     checkpoint: Checkpoint = "final",
     folder: RunFolder = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where to write it.", show_default="RUN/export")
+        Path | None,
+        typer.Option("--out", "-o", help="Where to write it (without it RUN/export/CHECKPOINT).", show_default=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -45,10 +45,14 @@ def explain(path: str, config: Config, origins: Origins) -> dict[str, Any]:
     if key is None:
         meant = did_you_mean(path, table)
         raise UsageError(f"There is no setting {path!r}." + (f" Did you mean {meant}?" if meant else ""))
-    if key.section:
-        below = [_row(inner) for inner in table.values() if inner.path.rpartition(".")[0] == path]
-        return {"key": path, "type": "a section", "help": key.help, "keys": below}
     values = dict(leaves(config))
+    if key.section:
+        below = [
+            _row(inner) | ({"value": values[inner.path]} if inner.path in values else {})
+            for inner in table.values()
+            if inner.path.rpartition(".")[0] == path
+        ]
+        return {"key": path, "type": "a section", "help": key.help, "keys": below}
     row: dict[str, Any] = {**_row(key), "default": key.default}
     if path in values:
         row |= {"value": values[path], "set": str(_origin(origins, path, values[path]))}

@@ -110,13 +110,12 @@ def walk(section: type, prefix: str, domains: Iterable[str]) -> Iterator[Key]:
         text = help_texts().get((section.__name__, field.name), "")
         inner, value_type = section_type(annotation), mapping_type(annotation)
         if inner is not None:
-            about = text or (inspect.getdoc(inner) or "" if "(" not in (inspect.getdoc(inner) or "(") else "")
-            yield Key(path, type_in_words(annotation), None, about, section=True)
+            yield Key(path, type_in_words(annotation), None, text, section=True)
             yield from walk(inner, f"{path}.", domains)
         elif value_type is not None and dataclasses.is_dataclass(value_type):
             yield Key(path, "a mapping", None, text, section=True)
             for name in domains:
-                yield Key(f"{path}.{name}", "a section", None, "", section=True)
+                yield Key(f"{path}.{name}", "a section", None, "one domain: its tasks, and how much they count", True)
                 yield from walk(typing.cast(type, value_type), f"{path}.{name}.", domains)
         else:
             yield Key(path, type_in_words(annotation), getattr(defaults, field.name), text)

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from pipeline.config.keys import did_you_mean
-from pipeline.config.schema import Config
+from pipeline.config.schema import Config, DomainConfig
 from specialists import DOMAINS
 
 Check = Callable[[Any], bool]
@@ -50,6 +50,7 @@ RANGES: tuple[Range, ...] = (
     _one_of("ray", "inline", keys=("runtime.backend",)),
     _one_of("joint", "separate", keys=("specialists.modes",)),
     _one_of("landlock", "bubblewrap", keys=("sandbox.min_tier",)),
+    _one_of("verifiable", "general", keys=("domains.*.kind",)),
     Range(
         (
             "seed",
@@ -61,6 +62,7 @@ RANGES: tuple[Range, ...] = (
             "judge.temperature",
             "evaluate.temperature",
             "domains.*.share",
+            "domains.*.corpus_share",
             "rewards.language.minimum_letters",
             "runtime.gpus_per_worker",
         ),
@@ -170,7 +172,16 @@ RANGES: tuple[Range, ...] = (
         lambda value: value.startswith(("http://", "https://")),
         "an http:// or https:// address",
     ),
-    Range(("run", "judge.model", "runtime.address"), lambda value: bool(value.strip()), "some text"),
+    Range(
+        ("judge.api_key_env",),
+        lambda value: re.fullmatch(r"[A-Za-z_]\w*", value) is not None,
+        "the name of an environment variable, not the key itself",
+    ),
+    Range(
+        ("run", "judge.model", "runtime.address", "domains.*.data.split"),
+        lambda value: bool(value.strip()),
+        "some text",
+    ),
     Range(
         ("evaluate.checkpoints",),
         lambda value: bool(value) and set(value) <= set(CHECKPOINTS),
@@ -235,11 +246,20 @@ def _check_domains(config: Config) -> Iterator[Finding]:
             )
         elif domain.data is not None and not domain.data.train:
             yield (f"{key}.data.train",), "must name a file, folder or dataset.", None
+        if name in DOMAINS and domain.kind != DomainConfig.kind:
+            message = f"is for domains of your own; {name} is built in and brings its kind with it, leave it out."
+            yield (f"{key}.kind",), message, None
     enabled = [domain for domain in config.domains.values() if domain.enabled]
     if not enabled:
         yield ("domains",), "at least one domain must be enabled, got none.", None
     elif not any(domain.share > 0 for domain in enabled):
         yield ("domains",), "at least one enabled domain must have a share above 0.", None
+    elif not any(d.enabled and d.corpus_share > 0 for name, d in config.domains.items() if name in DOMAINS):
+        message = (
+            "at least one built-in domain must be enabled with a corpus_share above 0: the texts that base and "
+            "sparsify learn from are theirs."
+        )
+        yield ("domains",), message, None
 
 
 def _check_between(config: Config) -> Iterator[Finding]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from model import PackedBatch
+from model import PackedBatch, SharedPrompts
 from rollout.records import Group
 
 
@@ -71,7 +71,7 @@ def split_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def pack(samples: Sequence[PolicySample]) -> PolicyBatch:
-    """One packed batch of the samples, in order.
+    """One packed batch of the samples, in order; samples of one group share their prompt.
 
     Raises:
         ValueError: if a policy token begins a sequence, where nothing predicts it.
@@ -83,8 +83,9 @@ def pack(samples: Sequence[PolicySample]) -> PolicyBatch:
         return torch.from_numpy(np.concatenate(arrays)).to(dtype)
 
     lengths = [len(s.token_ids) for s in samples]
+    prompts = SharedPrompts.find([s.token_ids[: int(s.policy_mask.argmax())] for s in samples])
     return PolicyBatch(
-        packed=PackedBatch.from_sequences([s.token_ids for s in samples]),
+        packed=replace(PackedBatch.from_sequences([s.token_ids for s in samples]), shared=prompts),
         mask=flat([s.policy_mask for s in samples], torch.bool),
         old_logprobs=flat([s.logprobs for s in samples], torch.float32),
         advantages=flat([np.full(n, s.advantage) for n, s in zip(lengths, samples, strict=True)], torch.float32),

@@ -58,7 +58,8 @@ def run_rl(
         StageError: when too many rewards of a step are invalid, or an actor is lost for good.
     """
     done: StepDone = policy.call("last").result()
-    if done.steps > 0:
+    logged = {event["step"] for event in events.read(run.stage, run.name)}
+    if done.steps > 0 and done.steps - 1 not in logged:
         events.log(run.stage, done.steps - 1, domain=run.name, **done.metrics)
     while done.steps < run.rl.steps and not stop.is_set():
         step, started = done.steps, time.monotonic()

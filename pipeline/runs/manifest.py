@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any, Literal
 from pipeline.config.schema import Config
 from pipeline.runs.artifact import Artifact, hash_path, stat_signature
 from pipeline.runs.atomic import write_json
+from pipeline.runs.own_files import GONE, own_files
 from pipeline.runs.versions import package_version
 from pipeline.stages import StageSpec
 
@@ -29,7 +31,7 @@ NOT_IN_KEY = (
 """Settings of a stage's sections that change how it runs, not what comes out."""
 
 Inputs = dict[str, str]
-"""Content hash of every input artifact, by `stage/artifact`."""
+"""Content hash of every input artifact, by `stage/artifact`, and of every own file of the user, by its setting."""
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Manifest:
         settings: full key -> value of the sections that the stage depends on, without `NOT_IN_KEY`.
         inputs: hashes of what it read.
         outputs: what it left, by name.
-        signatures: names, sizes and times of each output, to notice cheaply that somebody wrote to it.
+        signatures: names, sizes and times of each output and own file, to notice cheaply that somebody wrote to it.
         seconds: time spent in all attempts; `attempts` counts them.
     """
 
@@ -66,13 +68,17 @@ class Manifest:
     error: str | None = None
 
     @staticmethod
-    def new(spec: StageSpec, config: Config, inputs: Inputs) -> Manifest:
-        """The manifest that the stage would have now."""
+    def new(spec: StageSpec, config: Config, inputs: Inputs, before: Manifest | None = None) -> Manifest:
+        """The manifest that the stage would have now. Own files that nobody touched since `before` are not read."""
         settings = stage_settings(spec, config)
+        own, signatures = _own_hashes(own_files(spec, config), before)
+        inputs = inputs | own
         package = package_version()
         content = json.dumps([spec.name, settings, inputs, package], sort_keys=True)
         key = hashlib.sha256(content.encode()).hexdigest()
-        return Manifest(spec.name, key, "running", settings, inputs, seed=config.seed, package=package)
+        return Manifest(
+            spec.name, key, "running", settings, inputs, signatures=signatures, seed=config.seed, package=package
+        )
 
     @staticmethod
     def read(folder: Path) -> Manifest | None:
@@ -102,7 +108,12 @@ class Manifest:
         ]
         for name in sorted(self.inputs.keys() | now.inputs.keys()):
             before, after = self.inputs.get(name), now.inputs.get(name)
-            if before != after:
+            if before == after:
+                continue
+            if "/" not in name:
+                setting_changed = self.settings.get(name) != now.settings.get(name)
+                reasons += [] if setting_changed else [f"{name}: file {_happened(before, after)}"]
+            else:
                 reasons.append(f"input {name} {(before or 'absent')[:8]} → {(after or 'absent')[:8]}")
         if self.package != now.package:
             reasons.append(f"polymath-rl {self.package} → {now.package}")
@@ -131,6 +142,33 @@ def stage_settings(spec: StageSpec, config: Config) -> dict[str, Any]:
     return {
         key: value for key, value in flat.items() if not any(fnmatchcase(key, skip) for skip in NOT_IN_KEY)
     }
+
+
+def _own_hashes(files: Mapping[str, Path], before: Manifest | None) -> tuple[Inputs, dict[str, str | None]]:
+    """Hashes and signatures of own files, by their setting."""
+    hashes: Inputs = {}
+    signatures: dict[str, str | None] = {}
+    for name, path in files.items():
+        signature = signatures[name] = stat_signature(path)
+        if signature is None:
+            hashes[name] = GONE
+        elif before is not None and name in before.inputs and before.signatures.get(name) == signature:
+            hashes[name] = before.inputs[name]
+        else:
+            hashes[name] = _hash_once(path.absolute(), signature)
+    return hashes, signatures
+
+
+@functools.cache
+def _hash_once(path: Path, signature: str) -> str:
+    """Several stages of a plan ask for the same file."""
+    return hash_path(path)
+
+
+def _happened(before: str | None, after: str | None) -> str:
+    if before is None:
+        return "not on record"
+    return "is gone" if after in (None, GONE) else "changed"
 
 
 def _to_plain(value: Any) -> Any:

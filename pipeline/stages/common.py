@@ -53,12 +53,22 @@ def input_path(context: StageContext, stage: str, name: str) -> Path:
 
 
 def text_run(
-    context: StageContext, label: str, spec: TextSpec, checkpoint: Path, measure: str | None = "auto"
+    context: StageContext,
+    label: str,
+    spec: TextSpec,
+    checkpoint: Path,
+    measure: str | None = "auto",
+    before: Callable[[Handle, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Trains to the end in an actor, logs each step, writes the checkpoint, and returns what `measure` says of it."""
+    """Trains to the end in an actor, logs each step, writes the checkpoint, and returns what `measure` says of it.
+
+    `before(worker, done)` is called first, with the number of steps that are done already.
+    """
     worker = context.runtime.spawn(TextTrainer, spec, name=label, num_cpus=1)
     try:
         done = worker.call("committed").result()
+        if before is not None:
+            before(worker, done)
         with context.progress.task(label, spec.steps) as bar:
             for start in range(0, spec.steps, ADVANCE):
                 for offset, metrics in enumerate(worker.call("advance", start, ADVANCE).result()):

@@ -120,7 +120,7 @@ def _file(folder: Path, checkpoint: str, domain: str, mode: Mode) -> Path:
 def _timings(run_folder: Path) -> dict[str, float]:
     """Seconds of each stage that is done, from the manifests."""
     known = ((spec.name, Manifest.read(run_folder / spec.name)) for spec in STAGES)
-    return {name: round(manifest.seconds, 1) for name, manifest in known if manifest is not None}
+    return {name: round(manifest.seconds, 1) for name, manifest in known if manifest and manifest.state == "done"}
 
 
 def _other_figures(context: StageContext) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from pipeline.runs import write_json
+from pipeline.runtime import Handle
 from pipeline.stages import StageContext, StageResult
 from pipeline.stages.common import artifact, device, input_path, text_run, threads
 from pipeline.text_worker import TextSpec
@@ -78,15 +79,12 @@ def run(context: StageContext) -> StageResult:
 
 def _warm_up(context: StageContext, spec: TextSpec, checkpoint: Any) -> dict[str, Any]:
     """Trains the indexer; reports the dense loss and the sparse one with the untrained and with the warmed indexer."""
-    from pipeline.text_worker import TextTrainer
-
     report: dict[str, Any] = {}
-    worker = context.runtime.spawn(TextTrainer, spec, name="warm-up measurement", num_cpus=1)
-    try:
-        if worker.call("committed").result() == 0:
+
+    def measure(worker: Handle, done: int) -> None:
+        if done == 0:
             report["untrained_indexer"] = worker.call("measure", "auto").result()
         report["dense"] = worker.call("measure", "dense").result()
-    finally:
-        worker.stop()
-    report["warmup"] = text_run(context, "warm-up", spec, checkpoint)
+
+    report["warmup"] = text_run(context, "warm-up", spec, checkpoint, before=measure)
     return report

@@ -43,6 +43,22 @@ def test_prefill_append_decode_equal_full_forward(config) -> None:
     assert cache.lengths.tolist() == [held[1], 0, 0, held[0], held[2]]
 
 
+@pytest.mark.parametrize("kept", [[0, 3, 2], [3, 0], [1, 2, 3, 0], [2]])
+def test_keep_puts_slots_in_the_given_order(kept: list[int]) -> None:
+    config = sparse_config()
+    model = make(config)
+    texts = [ids(50, seed) for seed in range(4)]
+    cache = LatentCache(config, 4, 64, torch.float32, "cpu")
+    model.prefill(PackedBatch.from_sequences([t[: 30 + i] for i, t in enumerate(texts)]), cache, torch.arange(4))
+    cache.keep(torch.tensor(kept))
+    assert cache.lengths.tolist() == [30 + i for i in kept] + [0] * (4 - len(kept))
+    logits = model.decode(torch.stack([texts[i][30 + i] for i in kept]), cache, torch.arange(len(kept)))
+    want = torch.stack([full(model, texts[i])[30 + i] for i in kept])
+    torch.testing.assert_close(logits, want, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="distinct"):
+        cache.keep(torch.tensor([0, 0]))
+
+
 def test_keep_moves_slots_and_reset_empties_them() -> None:
     config = sparse_config()
     model = make(config)

@@ -1,5 +1,7 @@
 """Packed batches, log-probabilities and gradients."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from model import (
     DsaStats,
     LayerStats,
     PackedBatch,
+    SharedPrompts,
     add_indexer,
     indexer_parameters,
     main_parameters,
@@ -44,7 +47,7 @@ def test_layout_is_a_bijection_with_bounded_padding() -> None:
     layout = BlockLayout.build(lengths, torch.device("cpu"))
     assert torch.equal(layout.row_token[layout.token_row], torch.arange(sum(lengths)))
     assert sorted(torch.cat(layout.sequences).tolist()) == list(range(60))
-    assert len(layout.row_token) == sum(n * length for n, length in layout.groups) <= sum(lengths) / 0.94
+    assert len(layout.row_token) == sum(n * length for n, length, _ in layout.groups) <= sum(lengths) / 0.94
     expected = torch.cat([torch.arange(length) for length in lengths])
     assert torch.equal(layout.positions[layout.token_row], expected)
 
@@ -210,3 +213,56 @@ def test_bfloat16_runs() -> None:
     out = model.hidden_states(batch, indexer_loss="sparse")
     (model.token_logprobs(batch, hidden=out.hidden).sum() + out.indexer_loss).backward()
     assert out.hidden.dtype == torch.bfloat16 and out.hidden.isfinite().all()
+
+
+def shared_batch() -> tuple[PackedBatch, PackedBatch]:
+    """Sequences of three prompts and one with a prompt of its own, with and without sharing."""
+    prompts = [ids(length, seed) for seed, length in enumerate((30, 17, 30, 8))]
+    which, more = [0, 1, 0, 2, 1, 0, 2, 3, 1, 2], [1, 40, 25, 3, 38, 60, 24, 20, 9, 61]
+    sequences = [torch.cat([prompts[p], ids(n, 10 + i)]) for i, (p, n) in enumerate(zip(which, more, strict=True))]
+    batch = PackedBatch.from_sequences(sequences)
+    return batch, replace(batch, shared=SharedPrompts.find([prompts[p].numpy() for p in which]))
+
+
+def test_a_layout_with_shared_prompts_has_fewer_rows_for_the_same_tokens() -> None:
+    plain, shared = shared_batch()
+    assert shared.shared.length.tolist() == [30, 17, 30, 30, 17, 30, 30, 8, 17, 30]
+    layout = BlockLayout.build(shared.lengths, torch.device("cpu"), shared.shared)
+    assert SharedPrompts.find([np.array([1, 2]), np.array([1, 3])]) is None
+    ids_of_row, tokens = shared.input_ids[layout.row_token], shared.input_ids
+    assert torch.equal(ids_of_row[layout.token_row], tokens)
+    assert torch.equal(layout.positions[layout.token_row], plain.position_ids)
+    assert layout.valid is None or bool(layout.valid[layout.token_row].all())
+    assert len(layout.row_token) == sum(group.query_rows for group in layout.groups) < 0.85 * len(tokens)
+    assert len(layout.key_row) == sum(group.key_rows for group in layout.groups)
+    keys, row = ids_of_row[layout.key_row], 0
+    for group, members in zip(layout.groups, layout.sequences, strict=True):
+        for i, sequence in zip(range(group.n), members.tolist(), strict=True):
+            start, length = int(shared.cu_seqlens[sequence]), min(group.length, shared.lengths[sequence])
+            at = row + i * group.length
+            assert torch.equal(keys[at : at + length], tokens[start : start + length])
+        row += group.key_rows
+
+
+@pytest.mark.parametrize("gather_ratio", [8, 1])
+@pytest.mark.parametrize("config", [sparse_config(), dense_config()], ids=["sparse", "dense"])
+def test_sharing_prompts_changes_neither_results_nor_gradients(config, gather_ratio: int, monkeypatch) -> None:
+    monkeypatch.setattr("model.indexer.GATHER_RATIO", gather_ratio)
+    model = make(config).double()
+    runs = []
+    for batch in shared_batch():
+        model.zero_grad()
+        logprobs = model.token_logprobs(batch)
+        (logprobs * torch.linspace(-1, 1, len(logprobs))).sum().backward()
+        runs.append((logprobs.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    (plain, plain_grads), (shared, shared_grads) = runs
+    torch.testing.assert_close(shared, plain, atol=1e-10, rtol=0)
+    for a, b in zip(shared_grads, plain_grads, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
+
+
+def test_sharing_prompts_leaves_the_indexer_loss_and_the_statistics_alone() -> None:
+    model = make()
+    plain, shared = (model.hidden_states(batch, indexer_loss="sparse", collect=DsaStats()) for batch in shared_batch())
+    torch.testing.assert_close(shared.indexer_loss, plain.indexer_loss)
+    assert shared.stats == plain.stats

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from pipeline.errors import StageError
 from pipeline.runs import Run, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
+STEPS = load_config("smoke")[0].base.steps
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def test_a_run_remembers_its_settings_until_new_ones_are_given(pipeline):
     shown = json.loads(pipeline("config", "show", "--run", "runs/a", "seed=2", "--json").stdout)
     assert (shown["base"]["steps"], shown["seed"], shown["run"]) == (2, 2, "runs/a")
     plan = json.loads(pipeline("plan", "base", "--run", "runs/a", "--preset", "smoke", "--json").stdout)
-    assert plan["stages"][0]["reasons"] == ["base.steps 2 → 120", "seed 1 → 0"]
+    assert plan["stages"][0]["reasons"] == [f"base.steps 2 → {STEPS}", "seed 1 → 0"]
 
 
 def test_a_remembered_file_that_is_gone_is_told_with_the_way_out(pipeline, tmp_path):
@@ -92,9 +94,11 @@ def test_a_remembered_file_that_is_gone_is_told_with_the_way_out(pipeline, tmp_p
 
 
 def test_dry_run_is_plan_and_writes_nothing(pipeline, tmp_path):
-    dry = pipeline("run", "grpo", "--dry-run", "--json").stdout
-    assert dry == pipeline("plan", "grpo", "--json").stdout
-    assert "tokenizer and dense base" in pipeline("plan").output
+    dry = json.loads(pipeline("run", "grpo", "--dry-run", "--json").stdout)
+    assert dry["stages"] == json.loads(pipeline("plan", "grpo", "--json").stdout)["stages"]
+    told = pipeline("plan", "--preset", "smoke", "base.steps=3").output
+    assert "tokenizer and dense base" in told
+    assert "Run it with: pipeline run all --run runs/default --preset smoke base.steps=3" in told
     assert list(tmp_path.iterdir()) == []
 
 
@@ -156,7 +160,10 @@ def test_config_commands(pipeline):
     out = pipeline("config", "explain", "grpo.clip_low", "grpo.clip_low=0.3").output
     for text in ("importance ratio", "default: 0.2", "value: 0.3", "set in: override", "between 0 and 1"):
         assert text in out
-    assert "grpo.optimizer" in pipeline("config", "explain", "grpo").output
+    section = pipeline("config", "explain", "grpo", "grpo.steps=77").output
+    assert "grpo.optimizer" in section
+    assert re.search(r"grpo\.steps +77 +an integer +rollout batches", section)
+    assert re.search(r"grpo\.scale_by_std +false", section)
 
 
 def test_export_and_chat_call_their_rooms_with_the_run(pipeline, monkeypatch):
@@ -172,7 +179,7 @@ def test_export_and_chat_call_their_rooms_with_the_run(pipeline, monkeypatch):
     pipeline("chat", "base", "--mode", "direct", "-p", "2+2?")
     assert seen[0] == (Path("runs/default"), "specialists/math", Path("runs/default/export/specialists_math"))
     assert seen[2][:4] == (Path("runs/default"), "base", "direct", "2+2?")
-    assert seen[2][4].base.steps == 10
+    assert seen[2][4].base.steps == STEPS
 
 
 def test_a_stage_may_say_the_way_on_itself(pipeline, monkeypatch):
@@ -190,4 +197,7 @@ def test_status_tells_a_killed_stage_from_a_running_one(pipeline):
     assert json.loads(pipeline("status", "--json").stdout)["stages"][0]["state"] == "interrupted"
     assert json.loads(pipeline("plan", "base", "--json").stdout)["stages"][0]["state"] == "interrupted"
     with Run("runs/default").lock():
-        assert json.loads(pipeline("status", "--json").stdout)["stages"][0]["state"] == "running"
+        os.utime(path, (time.time() - 100, time.time() - 100))
+        row = json.loads(pipeline("status", "--json").stdout)["stages"][0]
+        assert row["state"] == "running"
+        assert 100 <= row["seconds"] < 200

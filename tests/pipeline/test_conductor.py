@@ -1,11 +1,13 @@
 """Stages run once, in order, and go on after anything that may happen to them."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from pipeline.config import load_config
 from pipeline.errors import ResourceError, StageError, UsageError
 from pipeline.progress import NullProgress, PlainProgress
 from pipeline.runs import Run, Sources
-from pipeline.stages import STAGES
+from pipeline.stages import STAGES, StageResult
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,14 +58,15 @@ def test_everything_runs_once_and_the_second_time_nothing(config):
 
 
 def test_a_changed_setting_runs_that_stage_and_what_follows_only_if_it_differs(config):
-    run(config, "judge")
-    config.judge.heldout = 30
-    assert run(config, "judge") == {"base": "cached", "sparsify": "cached", "judge": "done"}
-    config.sparsify.eval_batches = 2
-    # The fake stage's result does not depend on the setting, so the judge's inputs are what they were.
-    assert run(config, "judge") == {"base": "cached", "sparsify": "done", "judge": "cached"}
-    config.base.steps = 5
-    assert set(run(config, "judge").values()) == {"done"}
+    run(config, "specialists")
+    config.judge.heldout += 1
+    expected = {"base": "cached", "sparsify": "cached", "judge": "done", "specialists": "done"}
+    assert run(config, "specialists") == expected
+    config.sparsify.eval_batches += 1
+    # The fake stage's result does not depend on the setting, so the inputs of what follows are what they were.
+    assert run(config, "specialists") == dict.fromkeys(expected, "cached") | {"sparsify": "done"}
+    config.base.steps += 1
+    assert set(run(config, "specialists").values()) == {"done"}
     assert (Path(config.run) / "replaced" / "base" / "manifest.json").exists()
 
 
@@ -88,6 +91,46 @@ def test_a_failed_stage_says_why_and_goes_on_from_its_last_step(config, monkeypa
     assert Run(config.run).stage_manifest("sparsify").attempts == 2
 
 
+def test_the_command_that_goes_on_says_all_for_all_stages():
+    names = [spec.name for spec in STAGES]
+    assert continue_command(names, Path("runs/a")) == "pipeline run all --run runs/a"
+    assert continue_command(names[:2], Path("runs/a")) == f"pipeline run {names[0]} {names[1]} --run runs/a"
+
+
+def test_what_libraries_say_goes_to_the_log_of_the_stage_and_not_to_the_terminal(config, monkeypatch, capsys):
+    def noisy(context):
+        warnings.warn("this argument goes away", UserWarning, stacklevel=1)
+        logging.getLogger("some.library").setLevel(logging.DEBUG)
+        logging.getLogger("some.library").warning("beware")
+        logging.getLogger("some.library").debug("chatter")
+        print("(raylet) Task f failed. There are 8 retries remaining", file=sys.stderr)
+        return StageResult({})
+
+    monkeypatch.setattr(sys.modules["pipeline.stages.base"], "run", noisy)
+    kept = sys.stderr
+    run(config, "base")
+    assert sys.stderr is kept
+    written = capsys.readouterr()
+    assert written.err + written.out == ""
+    log = Run(config.run).log("base").read_text()
+    for text in ("UserWarning: this argument goes away", "WARNING some.library: beware", "8 retries remaining"):
+        assert text in log
+    assert "chatter" not in log
+
+
+def test_a_stream_that_a_library_kept_writes_to_the_terminal_after_the_run(config, monkeypatch, capsys):
+    found = []
+
+    def keeps_the_stream(context):
+        found.append(sys.stderr)
+        return StageResult({})
+
+    monkeypatch.setattr(sys.modules["pipeline.stages.base"], "run", keeps_the_stream)
+    run(config, "base")
+    print("afterwards", file=found[0])
+    assert capsys.readouterr().err == "afterwards\n"
+
+
 def test_an_interrupted_stage_under_other_settings_begins_anew(config, monkeypatch):
     monkeypatch.setenv("FAKE_FAIL", "base")
     with pytest.raises(StageError):
@@ -101,11 +144,11 @@ def test_an_interrupted_stage_under_other_settings_begins_anew(config, monkeypat
 
 def test_without_deps_a_missing_stage_is_named_and_nothing_written(config):
     sources = Sources("smoke", (), ("base.steps=4",))
-    with pytest.raises(UsageError, match="sparsify \\(missing\\)") as caught:
+    with pytest.raises(UsageError, match="base \\(missing\\)") as caught:
         run(config, "judge", deps=False, sources=sources)
     assert caught.value.go_on.endswith("--preset smoke base.steps=4")
     assert not Path(config.run).exists()
-    run(config, "sparsify")
+    run(config, "base")
     assert run(config, "judge", deps=False)["judge"] == "done"
 
 

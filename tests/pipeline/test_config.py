@@ -1,13 +1,14 @@
 """Settings: what is merged, what is refused, and how it is told."""
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
 from pipeline.config import Config, ConfigError, load_config, presets
 from pipeline.config.explain import explain, to_yaml
-from pipeline.config.keys import key_table
-from pipeline.config.validate import range_of
+from pipeline.config.keys import Key, key_table
+from pipeline.config.validate import RANGES, range_of
 from pipeline.errors import UsageError
 
 
@@ -34,7 +35,7 @@ def test_later_layers_win_and_their_origin_is_kept(tmp_path):
     assert origins.of("base.documents").where == f"{first}:3"
     assert str(origins.of("seed")) == "override seed=5"
     assert origins.of("grpo.clip_low").kind == "default"
-    assert origins.of("domains.math.levels").where.startswith("configs/tiny.yaml:")
+    assert origins.of("domains.math.languages").where.startswith("configs/tiny.yaml:")
 
 
 def test_types_are_those_of_the_schema():
@@ -96,6 +97,11 @@ def test_all_mistakes_of_all_layers_are_told_at_once(tmp_path):
         ("domains.math.max_new_tokens=384", "domains.math.max_new_tokens", "below sampling.max_context"),
         ("grpo.batch_tokens=8", "grpo.batch_tokens", "one whole conversation"),
         ("domains.math.reward=score", "domains.math.reward", "dotted path"),
+        ("domains.math.corpus_share=-1", "domains.math.corpus_share", "0 or more"),
+        ("domains.math.kind=general", "domains.math.kind", "math is built in"),
+        ("domains.math.kind=generl", "domains.math.kind", "Did you mean general?"),
+        ("judge.api_key_env=sk-123", "judge.api_key_env", "not the key itself"),
+        ("domains.math.data.train=a.jsonl domains.math.data.split=''", "domains.math.data.split", "some text"),
     ],
 )
 def test_one_mistake_is_named_with_what_was_expected(override, key, says):
@@ -113,6 +119,12 @@ def test_no_domain_enabled_is_refused():
     assert (
         "at least one domain" in problems_of(*(f"domains.{name}.enabled=false" for name in names))["domains"]
     )
+
+
+def test_the_generated_texts_need_a_built_in_domain():
+    names = load_config("tiny")[0].domains
+    found = problems_of(*(f"domains.{name}.corpus_share=0" for name in names))
+    assert "at least one built-in domain" in found["domains"]
 
 
 def test_an_own_domain_needs_own_data():
@@ -161,14 +173,57 @@ def test_the_printed_settings_read_back_the_same(tmp_path):
     assert load_config(None, [file])[0] == config
 
 
-def test_every_number_and_enumeration_has_a_range():
-    numeric = [
-        key.path
-        for key in key_table().values()
-        if not key.section and ("number" in key.type or "integer" in key.type)
-    ]
+FREE_NUMBERS: set[str] = set()
+"""Keys of the type number for which any value will do; each needs a reason to stand here."""
+
+FREE_TEXTS = {
+    "model.path",  # the base stage looks whether it is a checkpoint
+    "domains.*.data.train",  # checked together with its domain
+    "domains.*.data.heldout",
+    "domains.*.data.subset",
+}
+
+
+def leaf_keys() -> list[Key]:
+    return [key for key in key_table().values() if not key.section]
+
+
+def test_every_number_has_a_range():
+    numeric = [key.path for key in leaf_keys() if "number" in key.type or "integer" in key.type]
     assert len(numeric) > 100
-    assert [path for path in numeric if range_of(path) is None] == []
+    assert {path for path in numeric if range_of(path) is None} == FREE_NUMBERS
+
+
+def test_every_text_has_its_choices_or_a_form():
+    texts = [key.path for key in leaf_keys() if key.type in ("text", "text or null", "a list of texts")]
+    assert len(texts) > 15
+    assert {path for path in texts if range_of(path) is None} == FREE_TEXTS
+
+
+def test_every_range_is_of_a_key_that_exists():
+    paths = [key.path for key in leaf_keys()]
+    patterns = [pattern for rule in RANGES for pattern in rule.patterns]
+    assert [pattern for pattern in patterns if not any(fnmatchcase(path, pattern) for path in paths)] == []
+
+
+def test_every_default_is_in_its_range():
+    wrong = [
+        key.path
+        for key in leaf_keys()
+        if key.default is not None and (rule := range_of(key.path)) and not rule.check(key.default)
+    ]
+    assert wrong == []
+
+
+def test_every_key_and_section_has_a_help_text():
+    assert [key.path for key in key_table().values() if not key.help] == []
+
+
+def test_a_setting_with_choices_names_them_in_its_help():
+    for key in leaf_keys():
+        rule = range_of(key.path)
+        if rule is not None and rule.choices and key.type == "text":
+            assert all(choice in key.help for choice in rule.choices), key.path
 
 
 def test_explain_tells_type_range_default_value_and_origin():

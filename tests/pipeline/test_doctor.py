@@ -38,7 +38,7 @@ def test_a_sound_machine(checks_of, monkeypatch):
     report = types.SimpleNamespace(tier="landlock", details={}, why_not_higher="bubblewrap is not installed")
     fake_sandbox(monkeypatch, lambda: report)
     checks = checks_of()
-    assert checks["torch build"].detail == "2.13.0, CPU build, 2 threads"
+    assert checks["torch build"].detail == "2.13.0, CPU build, threads: 2"
     assert (checks["sandbox"].verdict, checks["sandbox"].detail) == ("ok", "landlock")
     assert checks["disk"].verdict == "ok"
 

@@ -1,7 +1,9 @@
 """What a run would do: stages, reasons, resources, time."""
 
 import importlib.resources
+import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 
@@ -13,23 +15,25 @@ from pipeline.plan import blocked_by, check_targets, make_plan, step_text, with_
 from pipeline.progress import NullProgress
 from pipeline.runs import Run
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @pytest.fixture
 def finished(tmp_path, fakes):
-    """A run whose fake stages up to the judge are done, and its settings."""
+    """A run whose fake stages up to the specialists are done, and its settings."""
     config, _ = load_config("smoke")
     config.run = str(tmp_path / "run")
-    run_stages(config, ["judge"], progress=NullProgress())
+    run_stages(config, ["specialists"], progress=NullProgress())
     return config
 
 
-def states(config, targets=("judge",), **more):
+def states(config, targets=("specialists",), **more):
     made = make_plan(Run(config.run), config, list(targets), **more)
     return {part.name: (part.state, part.reasons) for part in made.stages}
 
 
 def test_targets_bring_what_they_need_in_order():
-    assert [spec.name for spec in with_needs(["judge"])] == ["base", "sparsify", "judge"]
+    assert [spec.name for spec in with_needs(["specialists"])] == ["base", "sparsify", "judge", "specialists"]
     assert check_targets(["all"])[-1] == "evaluate"
     assert check_targets(["judge", "base"]) == ["base", "judge"]
     with pytest.raises(UsageError, match="Did you mean grpo"):
@@ -48,17 +52,19 @@ def test_a_new_run_misses_everything_and_nothing_is_written(tmp_path):
 
 def test_unchanged_stages_are_cached_and_timed(finished):
     assert {state for state, _ in states(finished).values()} == {"cached"}
-    assert make_plan(Run(finished.run), finished, ["judge"]).seconds == 0
+    assert make_plan(Run(finished.run), finished, ["specialists"]).seconds == 0
 
 
 def test_a_changed_setting_is_named_and_what_follows_waits(finished):
-    finished.sparsify.sparse_steps = 4
+    steps = finished.sparsify.sparse_steps
+    finished.sparsify.sparse_steps += 1
     found = states(finished)
     assert found["base"] == ("cached", ())
-    assert found["sparsify"] == ("stale", ("sparsify.sparse_steps 3 → 4",))
-    assert found["judge"][0] == "stale"
-    assert "sparsify will run first" in found["judge"][1][0]
-    made = make_plan(Run(finished.run), finished, ["judge"])
+    assert found["sparsify"] == ("stale", (f"sparsify.sparse_steps {steps} → {steps + 1}",))
+    assert found["judge"] == ("cached", ())
+    assert found["specialists"][0] == "stale"
+    assert "sparsify will run first" in found["specialists"][1][0]
+    made = make_plan(Run(finished.run), finished, ["specialists"])
     assert made.seconds is not None
 
 
@@ -106,8 +112,8 @@ def test_force_and_a_damaged_manifest(finished):
 
 
 def test_blocked_names_only_direct_needs_that_are_no_targets(finished):
-    made = make_plan(Run(finished.run), finished, ["distill"])
-    assert [part.name for part in blocked_by(made, ["distill"])] == ["specialists"]
+    made = make_plan(Run(finished.run), finished, ["grpo"])
+    assert [part.name for part in blocked_by(made, ["grpo"])] == ["distill"]
     assert blocked_by(made, ["specialists", "distill"]) == []
 
 
@@ -122,6 +128,33 @@ def test_measured_times_of_a_preset_are_the_estimate(tmp_path, monkeypatch):
     assert made.seconds == 90
     assert made.stages[0].measured == "2 CPUs, 2026-11-23"
     assert make_plan(Run(config.run), config, ["sparsify"], preset="other").seconds is None
+
+
+def test_the_script_writes_what_the_plan_reads(tmp_path, fakes, monkeypatch):
+    spec = importlib.util.spec_from_file_location("write_timings", ROOT / "scripts/write_timings.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    config, _ = load_config("smoke")
+    config.run = str(tmp_path / "run")
+    file = tmp_path / "timings.json"
+    file.write_text('{"tiny": {"base": 7}}')
+    arguments = [config.run, "smoke", "--file", str(file)]
+    with pytest.raises(SystemExit, match="stage base is missing"):
+        script.main(arguments)
+    run_stages(config, ["evaluate"], progress=NullProgress())
+    script.main(arguments)
+    written = json.loads(file.read_text())
+    assert written["tiny"] == {"base": 7}
+    assert list(written["smoke"]) == [*check_targets(["all"]), "device", "date"]
+    assert "cores" in written["smoke"]["device"]
+    config.run = str(tmp_path / "another")
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.resources, "files", lambda package: tmp_path)
+        made = make_plan(Run(config.run), config, ["evaluate"], preset="smoke")
+    assert made.seconds == pytest.approx(sum(written["smoke"][name] for name in check_targets(["all"])))
+    assert made.stages[0].measured == f"{written['smoke']['device']}, {written['smoke']['date']}"
+    with pytest.raises(SystemExit, match=r"other settings than preset tiny: .*base\.steps"):
+        script.main([str(tmp_path / "run"), "tiny", "--file", str(file)])
 
 
 def test_resources_are_compared_with_the_machine(monkeypatch):
@@ -149,5 +182,6 @@ def test_an_unreadable_model_folder_has_no_estimate(tmp_path):
 def test_steps_in_words():
     assert step_text({"": 12}) == "12"
     assert step_text({"math": 3}) == "3 (math)"
+    assert step_text({"base": 3}, "base") == "3"
     assert step_text({"math": 3, "code": 4}) == "math 3, code 4"
     assert step_text({}) == ""

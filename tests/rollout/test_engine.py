@@ -1,11 +1,13 @@
 """The torch engine: its log-probabilities are the model's, its draws follow them, and companions change nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from model import PackedBatch
-from rollout.engine import Generation, TorchEngine, sample, uniforms
+from rollout.engine import Generation, TorchEngine, compacted, sample, uniforms
 
 NEVER = 10_000
 """An end token that no model here can write."""
@@ -64,6 +66,51 @@ def test_a_longer_limit_goes_on_from_a_shorter_one(tiny_model):
     short, long = engine.generate([Generation([1, 2], 7, 5), Generation([1, 2], 7, 15)], 1.0)
     assert long.token_ids[:5].tolist() == short.token_ids.tolist()
     assert uniforms(7, 5).tolist() == uniforms(7, 15)[:5].tolist()
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_conversation_runs_only_its_new_tokens_and_draws_what_a_new_one_draws(tiny_model, sparse, monkeypatch):
+    model = tiny_model(sparse=sparse).double()
+    engine, other = TorchEngine(model, end_token_id=3), TorchEngine(model, end_token_id=3)
+    prefilled = []
+    prefill = model.prefill
+    monkeypatch.setattr(
+        model, "prefill", lambda batch, *rest: (prefilled.append(batch.lengths), prefill(batch, *rest))[1]
+    )
+    requests = requests_of(6, limit=9, shared=True)
+    for turn in range(3):
+        talking = [replace(request, conversation=number) for number, request in enumerate(requests)]
+        prefilled.clear()
+        got = engine.generate(talking, 1.0)
+        if turn:
+            # The last token of the turn before was drawn and not run; two more came from the tool.
+            assert prefilled == [[3] * 6]
+        for ours, theirs in zip(got, other.generate(requests, 1.0), strict=True):
+            assert ours.token_ids.tolist() == theirs.token_ids.tolist()
+            np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-5)
+        requests = [
+            Generation([*r.token_ids, *c.token_ids.tolist(), 7, 8], r.seed + 100, 9)
+            for r, c in zip(requests, got, strict=True)
+        ]
+
+
+def test_a_conversation_does_not_go_on_from_other_weights_or_other_tokens(tiny_model):
+    model = tiny_model().double()
+    engine = TorchEngine(model, NEVER)
+    (first,) = engine.generate([Generation([1, 2, 3], 1, 8, conversation=0)], 1.0)
+    whole = [1, 2, 3, *first.token_ids.tolist(), 9]
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2)
+        model.model.embed_tokens.weight.mul_(0.5)
+    engine.version += 1
+    fresh = TorchEngine(model, NEVER).generate([Generation(whole, 2, 8)], 1.0)[0]
+    assert engine.generate([Generation(whole, 2, 8, conversation=0)], 1.0)[0].token_ids.tolist() == (
+        fresh.token_ids.tolist()
+    )
+    changed = [4, *whole[1:]]
+    fresh = TorchEngine(model, NEVER).generate([Generation(changed, 2, 8)], 1.0)[0]
+    again = engine.generate([Generation(changed, 2, 8, conversation=0)], 1.0)[0]
+    np.testing.assert_allclose(again.logprobs, fresh.logprobs, atol=1e-9)
 
 
 def test_draws_follow_the_probabilities():
@@ -126,6 +173,30 @@ def test_rows_that_end_early_leave_the_others_right(tiny_model):
     for request, completion in zip(requests, completions, strict=True):
         expected = whole_sequence_logprobs(model, request, completion, 1.0)
         np.testing.assert_allclose(completion.logprobs, expected, atol=1e-5)
+
+
+def test_the_last_rows_take_the_places_of_those_that_ended():
+    assert compacted(np.array([1, 0, 1, 1, 0, 1], dtype=bool)).tolist() == [0, 5, 2, 3]
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        going = rng.random(rng.integers(1, 12)) < rng.random()
+        order = compacted(going)
+        assert sorted(order.tolist()) == np.flatnonzero(going).tolist()
+        # A row moves only where one in front of it ended.
+        assert sum(order != np.arange(len(order))) == sum(~going[: len(order)])
+
+
+def test_the_logprob_is_that_of_the_distribution_that_is_drawn_from():
+    """Against float64, over flat and steep rows."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, 1000, generator=generator) * torch.linspace(0.1, 12, 200).unsqueeze(-1)
+    uniform = torch.from_numpy(uniforms(1, 200))
+    tokens, logprobs = sample(logits, uniform, 0.8)
+    exact = torch.log_softmax(logits.double() / 0.8, dim=-1)
+    torch.testing.assert_close(logprobs.double(), exact.gather(-1, tokens[:, None])[:, 0], atol=1e-5, rtol=0)
+    upper = exact.exp().cumsum(-1).gather(-1, tokens[:, None])[:, 0]
+    lower = upper - logprobs.double().exp()
+    assert bool((lower - 1e-6 <= uniform).all()) and bool((uniform <= upper + 1e-6).all())
 
 
 def test_generating_leaves_the_model_in_its_mode_and_its_weights_trainable(tiny_model):

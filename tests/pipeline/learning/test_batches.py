@@ -53,6 +53,15 @@ def test_a_batch_holds_each_samples_values_at_its_tokens(make_groups):
     assert moved.packed.lengths == [len(s.token_ids) for s in samples]
 
 
+def test_the_samples_of_a_group_share_their_prompt(make_groups):
+    samples = policy_samples(make_groups([[1.0, 0.0], [0.25, 0.5, 0.9]]), False, {})
+    shared = pack(samples).packed.shared
+    assert shared.length.tolist() == [int(s.policy_mask.argmax()) for s in samples]
+    for sample, owner, length in zip(samples, shared.owner, shared.length, strict=True):
+        np.testing.assert_array_equal(sample.token_ids[:length], samples[owner].token_ids[:length])
+    assert pack(samples[:1]).packed.shared is None
+
+
 def test_a_policy_token_without_a_prompt_is_refused(make_groups):
     sample = policy_samples(make_groups([[1.0, 0.0]]), False, {})[0]
     with pytest.raises(ValueError, match="first token of a trajectory"):
