@@ -38,7 +38,7 @@ class Grader:
     def __init__(self, config: Config, judge_url: str | None) -> None:
         self.config = config
         self.sandbox = open_sandbox(config.sandbox)
-        self.judge = None if judge_url is None else _judge_client(config, judge_url)
+        self.judge = None if judge_url is None else judge_client(config, judge_url)
         self.custom = {name: CustomReward(d.reward) for name, d in config.domains.items() if d.enabled and d.reward}
 
     def grade(self, groups: Sequence[Sequence[Attempt]]) -> list[list[Reward]]:
@@ -140,7 +140,8 @@ class Grader:
             self.judge.close()
 
 
-def _judge_client(config: Config, url: str) -> GenRMClient:
+def judge_client(config: Config, url: str) -> GenRMClient:
+    """The client of the judge at `url`; its nonces follow from the run's seed, so that a run can be repeated."""
     judge = config.judge
     return GenRMClient(
         url,

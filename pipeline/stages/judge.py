@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StageError
+from pipeline.grader import judge_client
 from pipeline.judge import JudgeServer
 from pipeline.runs import write_json
 from pipeline.stages import StageContext, StageResult
 from pipeline.stages.common import artifact, device, free_port, input_path, text_run, threads
 from pipeline.tasks import judge_lessons
 from pipeline.text_worker import TextSpec
-from rewards.genrm import GenRMClient, JudgeRequest, Sampling
+from rewards.genrm import JudgeRequest
 
 if TYPE_CHECKING:
     from specialists.judge_data import JudgeExample
@@ -90,15 +91,7 @@ def _agreement(context: StageContext, checkpoint: str, examples: Sequence[JudgeE
         num_cpus=0.1,
     )  # fmt: skip
     try:
-        client = GenRMClient(
-            server.call("url").result(config.runtime.start_deadline_s),
-            config.judge.model,
-            timeout=config.judge.timeout_s,
-            concurrency=config.judge.concurrency,
-            votes=config.judge.votes,
-            deadline=config.runtime.step_deadline_s,
-            sampling=Sampling(config.judge.temperature, config.judge.max_new_tokens, config.seed),
-        )
+        client = judge_client(config, server.call("url").result(config.runtime.start_deadline_s))
         requests = [JudgeRequest(e.question, e.answer, (e.criterion,)) for e in examples]
         results = client.judge_many(requests)
         client.close()
