@@ -86,34 +86,36 @@ def select(
 
 def fingerprint(task: Task, completions: Sequence[str]) -> str:
     """SHA-256 of what was asked and written, spaces folded."""
-    text = "\x1f".join([task.mode, _words_joined(task.prompt), *(_words_joined(turn) for turn in completions)])
+    text = "\x1f".join([task.mode, _asked(task), *(_words_joined(turn) for turn in completions)])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Contamination:
-    """Held-out prompts in a form that training prompts are checked against: the same problem (by id, in any mode), the
-    same prompt, or `ngram` words in a row (13 is usual: GPT-3, arXiv:2005.14165, appendix C) where that many words in a
-    row occur in no more than one held-out prompt, so that a template's wording is no evidence."""
+    """Held-out problems in a form that training tasks are checked against: the same problem (by id, in any mode), the
+    same question, or `ngram` words in a row (13 is usual: GPT-3, arXiv:2005.14165, appendix C) where that many words in
+    a row occur in no more than one held-out prompt, so that a template's wording is no evidence.
+
+    Where a task has a world (files, pages), question and world together are the problem: many worlds share the words
+    of a question, so that words in a row say nothing there."""
 
     def __init__(self, heldout: Iterable[Task], ngram: int) -> None:
         self.ngram = ngram
         self.ids: set[str] = set()
-        self.prompts: set[str] = set()
+        self.questions: set[str] = set()
         counts: dict[str, int] = {}
         for task in heldout:
             self.ids.add(_problem_id(task))
-            prompt = _words_joined(task.prompt)
-            if prompt not in self.prompts:
-                self.prompts.add(prompt)
-                for gram in _grams(prompt, ngram):
+            asked = _asked(task)
+            if asked not in self.questions:
+                self.questions.add(asked)
+                for gram in _grams(task, ngram):
                     counts[gram] = counts.get(gram, 0) + 1
         self.grams = {gram for gram, count in counts.items() if count == 1}
 
     def touches(self, task: Task) -> bool:
-        prompt = _words_joined(task.prompt)
-        if _problem_id(task) in self.ids or prompt in self.prompts:
+        if _problem_id(task) in self.ids or _asked(task) in self.questions:
             return True
-        return any(gram in self.grams for gram in _grams(prompt, self.ngram))
+        return any(gram in self.grams for gram in _grams(task, self.ngram))
 
 
 def _problem_id(task: Task) -> str:
@@ -124,8 +126,14 @@ def _words_joined(text: str) -> str:
     return " ".join(text.split())
 
 
-def _grams(text: str, size: int) -> set[str]:
-    words = text.split(" ")
+def _asked(task: Task) -> str:
+    """The question, spaces folded, with its world where it has one."""
+    world = "" if task.environment is None else json.dumps(task.environment, sort_keys=True, ensure_ascii=False)
+    return _words_joined(task.prompt) + world
+
+
+def _grams(task: Task, size: int) -> set[str]:
+    words = [] if task.environment is not None else task.prompt.split()
     return {" ".join(words[i : i + size]) for i in range(len(words) - size + 1)}
 
 
