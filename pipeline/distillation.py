@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rewards.types import Reward
-from rollout.records import Message, Task, Trajectory
-from rollout.tools import parse_tool_call
+from rollout.records import Attempt, Message, Task, Trajectory
+from rollout.tools import ToolCallError, parse_tool_call
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Selection:
 def select(
     candidates: Iterable[Candidate], heldout: Iterable[Task], keep_per_task: int, max_per_cell: int, ngram: int
 ) -> Selection:
-    """Verified samples only; of each task the best paid (then shortest) `keep_per_task`; equal texts once; nothing that
+    """Verified samples without malformed tool calls only; of each task the best paid (then shortest) `keep_per_task`; equal texts once; nothing that
     a held-out task could be recognised in; at most `max_per_cell` of each domain and mode, tasks in turn."""
     selection = Selection()
     verified: list[Candidate] = []
@@ -59,6 +59,8 @@ def select(
             selection.drop("invalid reward")
         elif not candidate.reward.passed:
             selection.drop("not verified")
+        elif not _calls_well(candidate.trajectory.attempt):
+            selection.drop("malformed tool call")
         else:
             verified.append(candidate)
     contamination = Contamination(heldout, ngram)
@@ -82,6 +84,14 @@ def select(
             of_cell[candidate.cell] = of_cell.get(candidate.cell, 0) + 1
             selection.kept.append(candidate)
     return selection
+
+
+def _calls_well(attempt: Attempt) -> bool:
+    """Whether each turn that got a tool's answer was a call: a slip that the policy recovered from is no lesson."""
+    try:
+        return all(parse_tool_call(turn) for turn in attempt.completions[: len(attempt.tool_results)])
+    except ToolCallError:
+        return False
 
 
 def fingerprint(task: Task, completions: Sequence[str]) -> str:

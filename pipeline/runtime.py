@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -101,6 +102,9 @@ class _Done:
 RESTARTS = 8
 """Times that an actor is restarted before its death ends the stage."""
 
+CLOSE_DEADLINE_S = 5.0
+"""How long an actor may take to end its own processes."""
+
 
 ACTOR_ENVIRONMENT = {
     # glibc gives large blocks back to the system at once, and every training step takes them again: keeping them
@@ -142,7 +146,7 @@ class RayRuntime:
         if self.log is not None:
             options["runtime_env"] = {"env_vars": {quiet.LOG_VARIABLE: str(self.log.absolute())}}
         actor: Any = ray.remote(cls).options(**options).remote(*args)
-        handle = _RayHandle(actor, name, self.config)
+        handle = _RayHandle(actor, name, self.config, closes=hasattr(cls, "close"))
         self._handles.append(handle)
         return handle
 
@@ -192,8 +196,9 @@ class RayRuntime:
 
 
 class _RayHandle:
-    def __init__(self, actor: Any, name: str, config: RuntimeConfig) -> None:
-        self.actor, self.name, self.config = actor, name, config
+    def __init__(self, actor: Any, name: str, config: RuntimeConfig, closes: bool) -> None:
+        self.actor, self.name, self.config, self._closes = actor, name, config, closes
+        self._stopped = False
 
     def call(self, method: str, *args: Any) -> Pending:
         return _RayPending(getattr(self.actor, method).remote(*args), self.name, method, self.config.step_deadline_s)
@@ -201,6 +206,13 @@ class _RayHandle:
     def stop(self) -> None:
         import ray
 
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._closes:
+            # Its own processes and folders go first; an actor that is busy or dead is ended all the same.
+            with suppress(ray.exceptions.RayError):
+                ray.get(self.actor.close.remote(), timeout=CLOSE_DEADLINE_S)
         ray.kill(self.actor)
 
 

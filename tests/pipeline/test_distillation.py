@@ -42,6 +42,15 @@ def test_only_verified_samples_stay_and_the_rest_is_counted_by_reason():
     assert found.dropped == {"not verified": 1, "invalid reward": 1}
 
 
+def test_a_malformed_tool_call_is_no_lesson_even_when_the_answer_is_right():
+    good = '</think><tool_call>{"name": "test", "arguments": {}}</tool_call>'
+    for bad in ('</think><tool_call>{"name": ', "</think><tool_call>[]</tool_call>"):
+        turns = [bad, good, "</think>Done."]
+        found = chosen([sample(task(1), turns=turns, results=["error: no call", "pass"])])
+        assert not found.kept and found.dropped == {"malformed tool call": 1}
+    assert chosen([sample(task(1), turns=[good, "</think>Done."], results=["pass"])]).kept
+
+
 def test_of_a_task_the_best_paid_and_then_the_shortest_stays():
     samples = [
         sample(task(1), "</think>a", value=0.9, tokens=2),

@@ -213,5 +213,11 @@ def main(arguments: list[str]) -> None:
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control.sendall(json.dumps({"landlock_abi": confinement.abi, "pid": os.getpid()}).encode())
-    Zygote(control, confinement, options["boxes"]).serve()
-    shutil.rmtree(options["boxes"], ignore_errors=True)
+    zygote = Zygote(control, confinement, options["boxes"])
+    try:
+        zygote.serve()
+    except ConnectionError:
+        # The owner died before it read a reply.
+        zygote.stop()
+    finally:
+        shutil.rmtree(options["boxes"], ignore_errors=True)
