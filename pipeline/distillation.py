@@ -50,8 +50,9 @@ class Selection:
 def select(
     candidates: Iterable[Candidate], heldout: Iterable[Task], keep_per_task: int, max_per_cell: int, ngram: int
 ) -> Selection:
-    """Verified samples without malformed tool calls only; of each task the best paid (then shortest) `keep_per_task`; equal texts once; nothing that
-    a held-out task could be recognised in; at most `max_per_cell` of each domain and mode, tasks in turn."""
+    """Verified samples only, none with a malformed tool call; of each task the best paid (then shortest)
+    `keep_per_task`; equal texts once; nothing that a held-out task could be recognised in; at most `max_per_cell` of
+    each domain and mode, tasks in turn."""
     selection = Selection()
     verified: list[Candidate] = []
     for candidate in candidates:
