@@ -146,7 +146,7 @@ def ours(backend: str, shape: Shape, prompts: Sequence[str], checkpoint: Path, t
             grader = runtime.spawn(Grader, config, None, name="grader", num_cpus=0.1)
 
             def steps(count: int) -> list[StepTime]:
-                done = policy.call("committed").result()
+                done = policy.call("last").result().steps
                 return [step(number) for number in range(done, done + count)]
 
             def step(number: int) -> StepTime:
@@ -157,7 +157,7 @@ def ours(backend: str, shape: Shape, prompts: Sequence[str], checkpoint: Path, t
                 rolled = time.perf_counter()
                 groups = grade(trajectories, grader)
                 graded = time.perf_counter()
-                policy.call("update", number, groups).result()
+                policy.call("update", number, groups, {}).result()
                 ended = time.perf_counter()
                 assert [len(t.token_ids) - shape.prompt_length for t in trajectories] == lengths
                 return StepTime(ended - started, rolled - started, ended - graded)
@@ -177,8 +177,9 @@ def trl(shape: Shape, prompts: Sequence[str], checkpoint: Path) -> Contender:
     lengths = shape.lengths
 
     def stopped(input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        # One token short: the padding behind it counts as the end token.
-        return torch.tensor(lengths) - 1 <= input_ids.shape[1] - shape.prompt_length
+        # One token short where padding follows, which counts as the end token.
+        limits = torch.tensor([n if n == max(lengths) else n - 1 for n in lengths])
+        return limits <= input_ids.shape[1] - shape.prompt_length
 
     generation: list[float] = []
     ends: list[float] = []

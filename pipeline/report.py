@@ -26,6 +26,9 @@ from rich.text import Text
 from pipeline.runs.atomic import write_json
 from pipeline.statistics import Interval, mean_of_rates, wilson
 
+REPORT = "report.json"
+"""Its name in the run's folder."""
+
 CHECKPOINTS = ("base", "sparsified", "specialists", "distilled", "final")
 """Keys of `evaluate`, in the order of the pipeline."""
 
@@ -95,7 +98,7 @@ def build_report(
 
 def write_report(run_folder: Path, report: Mapping[str, Any]) -> Path:
     """Writes `report.json` into the run's folder, whole or not at all; gives its path."""
-    path = run_folder / "report.json"
+    path = run_folder / REPORT
     write_json(path, report)
     return path
 
@@ -195,7 +198,7 @@ def summary(report: Mapping[str, Any]) -> str:
         sentences.append(f"Answers of {TITLES.get(last, last)} take {' and '.join(parts)}.")
     seconds = [value for value in report.get("timings", {}).values() if isinstance(value, int | float)]
     if seconds:
-        sentences.append(f"All stages together took {_duration(sum(seconds))}.")
+        sentences.append(f"The stages before evaluation took {_duration(sum(seconds))}.")
     return " ".join(sentences)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,7 @@ from pipeline.conductor import StageOutcome, continue_command, run_stages
 from pipeline.errors import UsageError
 from pipeline.plan import Plan, check_targets, make_plan, step_text
 from pipeline.progress import PlainProgress, duration, make_progress, number_text
+from pipeline.report import REPORT, print_table
 from pipeline.runs import Run
 from pipeline.stages import STAGES
 
@@ -77,6 +79,8 @@ def run(
         print_json({"run": chosen.config.run, "stages": outcomes_json(outcomes)})
     else:
         _print_outcomes(outcomes)
+        if any(one.name == "evaluate" for one in outcomes):
+            _print_report(Path(chosen.config.run))
 
 
 @command
@@ -163,3 +167,10 @@ def _print_outcomes(outcomes: list[StageOutcome]) -> None:
         )
         time = "unchanged" if one.state == "cached" else duration(one.seconds)
         print(f"{one.name:12} {time:>12}  {figures}".rstrip())
+
+
+def _print_report(run: Path) -> None:
+    """The evaluation's table, and where report and plots lie."""
+    print()
+    print_table(json.loads((run / REPORT).read_text(encoding="utf-8")), Console(highlight=False))
+    print(f"\nreport: {run / REPORT}   plots: {run / 'plots'}   rollouts: {run / 'rollouts'}")

@@ -139,7 +139,7 @@ def test_the_summary_says_it_in_words():
         "The distilled generalist has 92 % of the specialists' mean. "
         "The final model has 99 % of the specialists' mean. "
         "Answers of final take 40 tokens in thinking mode and 12 tokens in direct mode. "
-        "All stages together took 2 min 45 s."
+        "The stages before evaluation took 2 min 45 s."
     )
 
 
