@@ -79,7 +79,7 @@ def run(
         print_json({"run": chosen.config.run, "stages": outcomes_json(outcomes)})
     else:
         _print_outcomes(outcomes)
-        if any(one.name == "evaluate" for one in outcomes):
+        if any(one.name == "evaluate" for one in outcomes) and (Path(chosen.config.run) / REPORT).is_file():
             _print_report(Path(chosen.config.run))
 
 

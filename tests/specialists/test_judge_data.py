@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 
@@ -87,5 +88,5 @@ def test_examples_repeat_by_seed_and_stay_in_their_split(split: Split) -> None:
 
 def freeze(example: JudgeExample) -> JudgeExample:
     """With hashable messages and without the nonce."""
-    text = re.sub(r"\[/?[0-9a-f]{8}\]", "", example.messages[-1]["content"])
-    return JudgeExample((text,), example.reason, example.met, example.criterion, example.answer)  # type: ignore[arg-type]
+    text = re.sub(r"\[/?[0-9a-f]{4}\]", "", example.messages[-1]["content"])
+    return dataclasses.replace(example, messages=(text,))  # type: ignore[arg-type]
