@@ -31,7 +31,7 @@ from pipeline.quiet import errors_to_log, stage_log
 from pipeline.runs import Artifact, Manifest, Run, Sources, last_steps
 from pipeline.runs.artifact import stat_signature
 from pipeline.runs.versions import versions
-from pipeline.stages import StageContext, StageResult, StageSpec
+from pipeline.stages import STAGES, StageContext, StageResult, StageSpec
 
 if TYPE_CHECKING:
     from pipeline.runtime import Runtime
@@ -79,6 +79,7 @@ def run_stages(
     if not deps:
         _refuse_missing(plan, targets, run, sources)
     _refuse_shortage(plan, continue_command(targets, run.path, sources))
+    _refuse_bad_files(plan, config)
     with run.lock():
         run.create(config, sources)
         conductor = _Conductor(run, config, progress, go_on)
@@ -216,6 +217,17 @@ def _refuse_missing(plan: Plan, targets: Sequence[str], run: Run, sources: Sourc
             f"With --no-deps, {', '.join(targets)} can not run: needed and not done: {states}.",
             continue_command(names, run.path, sources),
         )
+
+
+def _refuse_bad_files(plan: Plan, config: Config) -> None:
+    """Own files are looked at before the first stage, not hours later when the first stage that reads them begins."""
+    own = any(domain.data is not None or domain.reward is not None for domain in config.domains.values())
+    ahead = {part.name for part in plan.stages if part.state != "cached"}
+    if own and ahead & {spec.name for spec in STAGES if "sampling" in spec.sections}:
+        # Imported here: the generators behind it are slow to load, and few runs have own files.
+        from pipeline.tasks import check_own
+
+        check_own(config, ("train", "heldout") if ahead & {"distill", "evaluate"} else ("train",))
 
 
 def _refuse_shortage(plan: Plan, go_on: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipeline.config.schema import Config, DomainConfig
-from pipeline.data import load_tasks, modes_of
+from pipeline.data import DataError, load_tasks, modes_of
+from pipeline.errors import UsageError
+from pipeline.sources import local_path
+from rewards.custom import CustomRewardError, load_function
 from rollout.records import MODES, Mode, Split, Task
 from rollout.seeding import rng_for
 from specialists import DOMAINS, get_domain
@@ -90,6 +93,36 @@ class TaskSource:
 def task_sources(config: Config) -> Mapping[str, TaskSource]:
     """A source for each enabled domain."""
     return {name: TaskSource(name, config.domains[name], config.seed) for name in enabled_domains(config)}
+
+
+def check_own(config: Config, splits: Sequence[Split]) -> None:
+    """Reads the user's own data files and finds the own reward functions, as the stages will, before the first begins.
+
+    A dataset of the hub is left to the stage that loads it.
+
+    Raises:
+        DataError: with every bad row of every file.
+        UsageError: with every reward function that is not there.
+    """
+    data: list[str] = []
+    rewards: list[str] = []
+    for name in enabled_domains(config):
+        domain = config.domains[name]
+        if domain.data is not None and local_path(domain.data.train) is not None:
+            for split in splits:
+                try:
+                    load_tasks(domain.data, name, split)
+                except DataError as error:
+                    data += error.problems
+        if domain.reward is not None:
+            try:
+                load_function(domain.reward)
+            except CustomRewardError as error:
+                rewards.append(f"domains.{name}.reward: {error}")
+    if data:
+        raise DataError(list(dict.fromkeys(data)))
+    if rewards:
+        raise UsageError("\n".join(rewards))
 
 
 def judge_lessons(config: Config, split: Split, count: int) -> list[JudgeExample]:

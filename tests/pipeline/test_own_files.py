@@ -1,6 +1,7 @@
 """A stage notices that the user's own files have another content."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from pipeline.conductor import run_stages
 from pipeline.config import load_config
+from pipeline.errors import UsageError
 from pipeline.plan import make_plan
 from pipeline.progress import NullProgress
 from pipeline.runs import Run
@@ -24,6 +26,8 @@ SAMPLING = ["specialists", "distill", "grpo", "evaluate"]
 def config(tmp_path, monkeypatch, fakes):
     """Settings of a finished run with own data, an own held-out folder and an own reward."""
     monkeypatch.chdir(tmp_path)
+    # Whether the files are any good is of no matter here.
+    monkeypatch.setattr("pipeline.tasks.check_own", lambda config, splits: None)
     Path("tasks.jsonl").write_text('{"prompt": "1+1", "answer": "2"}\n')
     Path("heldout").mkdir()
     Path("heldout/part.parquet").write_bytes(b"first")
@@ -124,3 +128,23 @@ def test_a_plan_with_own_data_imports_nothing_heavy(config):
     environment = os.environ | {"PYTHONPATH": str(root)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("domains.math.data.train=bad.jsonl", "bad.jsonl, line 2: field 'prompt'"),
+        ("domains.math.data.train=absent.jsonl", "absent.jsonl: no such file"),
+        ("domains.math.reward=absent_rewards.score", "domains.math.reward: custom reward absent_rewards.score"),
+    ],
+)
+def test_bad_files_are_refused_before_the_first_stage(tmp_path, monkeypatch, fakes, override, said):
+    monkeypatch.chdir(tmp_path)
+    rows = [f'{{"prompt": "{n}+{n}", "answer": "{2 * n}"}}' for n in range(40)]
+    Path("bad.jsonl").write_text("\n".join([rows[0], '{"prompt": "", "answer": "2"}', *rows[2:]]))
+    Path("good.jsonl").write_text("\n".join(rows))
+    config, _ = load_config("smoke", [], ["domains.math.data.train=good.jsonl", override])
+    with pytest.raises(UsageError, match=re.escape(said)):
+        run_stages(config, ["evaluate"], progress=NullProgress())
+    assert not Path(config.run).exists()
+    run_stages(config, ["base"], progress=NullProgress())
