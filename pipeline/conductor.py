@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.config.explain import to_dict
 from pipeline.config.schema import Config
 from pipeline.errors import (
     EXIT_INTERRUPTED,
@@ -30,6 +31,7 @@ from pipeline.progress import Progress, make_progress
 from pipeline.quiet import errors_to_log, stage_log
 from pipeline.runs import Artifact, Manifest, Run, Sources, last_steps
 from pipeline.runs.artifact import stat_signature
+from pipeline.runs.sinks import Sinks, check_installed
 from pipeline.runs.versions import versions
 from pipeline.stages import STAGES, StageContext, StageResult, StageSpec
 
@@ -80,8 +82,10 @@ def run_stages(
         _refuse_missing(plan, targets, run, sources)
     _refuse_shortage(plan, continue_command(targets, run.path, sources))
     _refuse_bad_files(plan, config)
+    check_installed(config.metrics.sinks)
     with run.lock():
         run.create(config, sources)
+        run.events.sinks = Sinks(config.metrics.sinks, run.path, config.metrics.project, to_dict(config))
         conductor = _Conductor(run, config, progress, go_on)
         with _stop_on_signals(), errors_to_log():
             try:
@@ -90,6 +94,7 @@ def run_stages(
                 raise Interrupted("Stopped between two stages.", go_on) from None
             finally:
                 conductor.close()
+                run.events.close()
 
 
 def continue_command(targets: Sequence[str], run: Path, sources: Sources | None = None) -> str:

@@ -209,12 +209,19 @@ class RuntimeConfig:
 
 
 @dataclass
+class MetricsConfig:
+    sinks: list[str] = field(default_factory=list)  #: copies of events.jsonl for: tensorboard | trackio | wandb
+    project: str = "polymath"  #: what trackio and Weights & Biases file the run under
+
+
+@dataclass
 class Config:
     seed: int = 0  #: every random draw follows from it
     run: str = "runs/default"  #: folder of the run
     device: str = "auto"  #: auto | cpu | cuda
     model: ModelConfig = field(default_factory=ModelConfig)  #: size of the embedded model, or where a downloaded one is
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)  #: where actors run, and how long to wait for them
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)  #: viewers that get a copy of the metrics
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)  #: limits of programs that the policy writes
     sampling: SamplingConfig = field(default_factory=SamplingConfig)  #: how rollouts are sampled
     domains: dict[str, DomainConfig] = field(default_factory=dict)  #: what is learned, by name of the domain

@@ -21,6 +21,9 @@ Finding = tuple[tuple[str, ...], str, str | None]
 CHECKPOINTS = ("base", "sparsified", "specialists", "distilled", "final")
 
 
+SINK_NAMES = ("tensorboard", "trackio", "wandb")
+
+
 @dataclasses.dataclass(frozen=True)
 class Range:
     """What the keys that match one of `patterns` must be; `words` completes "must be …"."""
@@ -178,9 +181,15 @@ RANGES: tuple[Range, ...] = (
         "the name of an environment variable, not the key itself",
     ),
     Range(
-        ("run", "judge.model", "runtime.address", "domains.*.data.split"),
+        ("run", "judge.model", "metrics.project", "runtime.address", "domains.*.data.split"),
         lambda value: bool(value.strip()),
         "some text",
+    ),
+    Range(
+        ("metrics.sinks",),
+        lambda value: set(value) <= set(SINK_NAMES),
+        f"a list of some of {', '.join(SINK_NAMES)}",
+        SINK_NAMES,
     ),
     Range(
         ("evaluate.checkpoints",),

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.runs.sinks import Sinks
+
 Event = dict[str, Any]
 
 
@@ -23,15 +25,23 @@ class Events:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.sinks = Sinks()
+        """Get a copy of every step that is logged; `close` ends them."""
         self._lock = threading.Lock()
 
     def log(self, stage: str, step: int, domain: str | None = None, **metrics: Any) -> None:
         """Appends the metrics of one step (of one domain)."""
         self._append({"time": time.time(), "stage": stage, "domain": domain, "step": step, **metrics})
+        with self._lock:
+            self.sinks.log(stage, domain, step, metrics)
 
     def reset(self, stage: str) -> None:
         """Says that a stage begins anew."""
         self._append({"time": time.time(), "stage": stage, "reset": True})
+
+    def close(self) -> None:
+        """Lets the sinks write what they still hold."""
+        self.sinks.close()
 
     def read(self, stage: str | None = None, domain: str | None = None) -> list[Event]:
         """The events that count, in the order of their first line; a torn line is skipped."""
