@@ -117,6 +117,7 @@ class DomainConfig:
     share: float = 1.0  #: weight in the mixed stage
     group_size: int = 8  #: samples of one prompt
     max_new_tokens: int | None = None  #: policy tokens in one turn; null = sampling.max_new_tokens
+    specialist_steps: int | None = None  #: training steps of its specialist; null = specialists.rl.steps
     kind: str = "verifiable"  #: verifiable (graded) | general (judged by rubric); only of a domain of your own
     data: DataConfig | None = None  #: own tasks instead of generated ones
     reward: str | None = None  #: dotted path of an own reward function in TRL's signature

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.config.schema import Config
+from pipeline.config.schema import Config, RLConfig
 from pipeline.grader import Grader
 from pipeline.judge import JudgeServer
 from pipeline.runs import Artifact
@@ -80,6 +81,12 @@ def text_run(
         return measured
     finally:
         worker.stop()
+
+
+def specialist_rl(config: Config, domain: str) -> RLConfig:
+    """Settings of the RL run of a domain's specialist."""
+    rl, steps = config.specialists.rl, config.domains[domain].specialist_steps
+    return rl if steps is None else replace(rl, steps=steps)
 
 
 def needs_sandbox(config: Config, domains: Sequence[str]) -> bool:

@@ -4,6 +4,7 @@ is fine-tuned on it from the sparse base."""
 from __future__ import annotations
 
 import shutil
+import time
 from typing import Any
 
 from pipeline.distillation import Candidate, Selection, select, to_row
@@ -12,7 +13,7 @@ from pipeline.learning.rl import grade
 from pipeline.runs import commit_folder, write_json
 from pipeline.runtime import Handle
 from pipeline.sampler import Sampler
-from pipeline.sft_worker import SFTWorker
+from pipeline.sft_worker import SFTSpec, SFTState, SFTWorker, sft_steps
 from pipeline.stages import StageContext, StageResult
 from pipeline.stages.common import (
     artifact,
@@ -20,6 +21,7 @@ from pipeline.stages.common import (
     each_in_parallel,
     input_path,
     needs_sandbox,
+    specialist_rl,
     start_grader,
     threads,
 )
@@ -34,6 +36,9 @@ WORKERS = 2
 
 TASKS_PER_REQUEST = 64
 
+LOOK_S = 2.0
+"""How often the driver looks at the fine-tuning."""
+
 
 def run(context: StageContext) -> StageResult:
     """Artifacts: `dataset` (a `datasets` folder), `checkpoint` (the generalist)."""
@@ -47,7 +52,7 @@ def run(context: StageContext) -> StageResult:
     rows = datasets.load_from_disk(str(dataset))
     checkpoint = folder / "checkpoint"
     if not checkpoint.is_dir():
-        _fine_tune(context, str(dataset), str(checkpoint))
+        _fine_tune(context, str(dataset), len(rows), str(checkpoint))
     counts: dict[str, int] = {"rows": len(rows)}
     for domain, mode in zip(rows["domain"], rows["mode"], strict=True):
         counts[f"{domain}/{mode}"] = counts.get(f"{domain}/{mode}", 0) + 1
@@ -118,7 +123,7 @@ def _candidates(
     ]
     checkpoint = str(input_path(context, "specialists", name))
     played: list[Trajectory] = sampler.call("sample", checkpoint, trials, config.sampling.temperature).result()
-    step = config.specialists.rl.steps
+    step = specialist_rl(config, domain).steps
     return [
         Candidate(trajectory, reward, name, step, seed_for(config.seed, "distill", group.task.id, n))
         for group in grade(played, grader)
@@ -140,18 +145,37 @@ def _write_dataset(context: StageContext, selection: Selection) -> None:
     commit_folder(temporary, context.folder / "dataset")
 
 
-def _fine_tune(context: StageContext, dataset: str, checkpoint: str) -> None:
-    config = context.config
-    worker = context.runtime.spawn(SFTWorker, threads(config), name="SFT", num_cpus=0.3)
+def _fine_tune(context: StageContext, dataset: str, rows: int, checkpoint: str) -> None:
+    """Raises `StageError` if the trainer takes no step within `runtime.step_deadline_s`."""
+    config, patience = context.config, context.config.runtime.step_deadline_s
+    spec = SFTSpec(
+        checkpoint=str(input_path(context, "sparsify", "checkpoint")),
+        dataset=dataset,
+        work=str(context.folder / "sft_state"),
+        out=checkpoint,
+        config=config.distill.sft,
+        seed=config.seed,
+        threads=threads(config),
+        device=device(config),
+    )
+    worker = context.runtime.spawn(SFTWorker, spec, name="SFT", num_cpus=0.3)
     try:
-        base = str(input_path(context, "sparsify", "checkpoint"))
-        work = str(context.folder / "sft_state")
-        with context.progress.task("SFT", 1) as bar:
-            log = worker.call(
-                "train", base, dataset, work, checkpoint, config.distill.sft, config.seed, device(config)
-            ).result()
-            for entry in log:
-                context.events.log("distill", int(entry["step"]), domain="sft", loss=entry["loss"])
-            bar.advance(loss=log[-1]["loss"] if log else None)
+        with context.progress.task("SFT", sft_steps(rows, config.distill.sft)) as bar:
+            step, logged, moved = 0, 0, time.monotonic()
+            while True:
+                state: SFTState = worker.call("follow", LOOK_S).result()
+                for entry in state.log[logged:]:
+                    context.events.log("distill", int(entry["step"]), domain="sft", loss=entry["loss"])
+                logged = len(state.log)
+                if state.step != step:
+                    step, moved = state.step, time.monotonic()
+                    bar.advance(step=step, **({"loss": state.log[-1]["loss"]} if state.log else {}))
+                if state.done:
+                    return
+                if time.monotonic() - moved > patience:
+                    raise StageError(
+                        f"the driver waited {patience:g} s for step {step + 1} of the fine-tuning; raise "
+                        "runtime.step_deadline_s if a step is that long"
+                    )
     finally:
         worker.stop()

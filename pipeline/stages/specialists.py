@@ -5,11 +5,21 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
+from pipeline.config.schema import Config
 from pipeline.learning.rl import RLRun, run_rl
 from pipeline.policy_worker import PolicySpec, PolicyWorker
 from pipeline.stages import StageContext, StageResult
-from pipeline.stages.common import artifact, device, input_path, needs_sandbox, start_grader, threads
-from pipeline.tasks import TaskSource, enabled_domains
+from pipeline.stages.common import (
+    artifact,
+    device,
+    input_path,
+    needs_judge,
+    needs_sandbox,
+    specialist_rl,
+    start_grader,
+    threads,
+)
+from pipeline.tasks import TaskSource, enabled_domains, find_domain
 from rollout.records import MODES, Mode, Task
 
 
@@ -21,8 +31,10 @@ def run(context: StageContext) -> StageResult:
     wave = min(config.specialists.wave, len(jobs)) if context.runtime.parallel else 1
     stop = threading.Event()
     with start_grader(context, [domain for domain, _ in jobs]) as grader, ThreadPoolExecutor(wave) as pool:
+        # The longest first, so that none is left alone at the end.
         futures = [
-            pool.submit(_train, context, domain, modes, grader, threads(config, wave), stop) for domain, modes in jobs
+            pool.submit(_train, context, domain, modes, grader, threads(config, wave), stop)
+            for domain, modes in sorted(jobs, key=lambda job: _most_tokens(config, job[0]), reverse=True)
         ]
         try:
             for future in as_completed(futures):
@@ -35,8 +47,18 @@ def run(context: StageContext) -> StageResult:
     names = [specialist_name(domain, modes) for domain, modes in jobs]
     return StageResult(
         {name: artifact(context, context.folder / name / "checkpoint", "checkpoint") for name in names},
-        {"specialists": len(names), "steps": len(names) * config.specialists.rl.steps},
+        {"specialists": len(names), "steps": sum(specialist_rl(config, domain).steps for domain, _ in jobs)},
     )
+
+
+def _most_tokens(config: Config, domain: str) -> int:
+    """Tokens that one sample of each prompt may cost, over the whole run."""
+    settings = config.domains[domain]
+    found = find_domain(domain, settings)
+    written = found.max_turns * (settings.max_new_tokens or config.sampling.max_new_tokens)
+    # A judge reads the answer and writes a verdict for each of some three criteria.
+    judged = 3 * (written + config.judge.max_new_tokens) if needs_judge(config, [domain]) else 0
+    return specialist_rl(config, domain).steps * (written + judged)
 
 
 def specialist_name(domain: str, modes: tuple[Mode, ...]) -> str:
@@ -55,7 +77,7 @@ def _train(
     checkpoint = context.folder / name / "checkpoint"
     if stop.is_set() or checkpoint.is_dir():
         return
-    rl, source = config.specialists.rl, TaskSource(domain, config.domains[domain], config.seed)
+    rl, source = specialist_rl(config, domain), TaskSource(domain, config.domains[domain], config.seed)
     kl = config.domains[domain].kl_coef
     spec = PolicySpec(
         checkpoint=str(input_path(context, "sparsify", "checkpoint")),

@@ -1,6 +1,5 @@
 """The metrics reach the viewers that were asked for, and a viewer that is down stops nothing."""
 
-import json
 import logging
 import types
 
@@ -9,6 +8,7 @@ import pytest
 
 from pipeline.conductor import run_stages
 from pipeline.config import load_config
+from pipeline.config.layers import ConfigError
 from pipeline.config.validate import SINK_NAMES
 from pipeline.errors import ResourceError, UsageError
 from pipeline.progress import NullProgress
@@ -151,12 +151,11 @@ def test_a_sink_that_is_not_installed_is_said_before_anything_is_written(tmp_pat
     config, _ = load_config("smoke", [], ["metrics.sinks=[trackio,wandb]"])
     config.run = str(tmp_path / "run")
     monkeypatch.setattr("pipeline.runs.sinks.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"trackio, wandb are not installed; pip install 'polymath-rl\[trackio,wandb\]'"):
+    with pytest.raises(UsageError, match=r"trackio, wandb are not installed; .*'polymath-rl\[trackio,wandb\]'"):
         run_stages(config, ["base"], progress=NullProgress())
     assert not (tmp_path / "run").exists()
 
 
-def test_a_wrong_name_gets_the_right_one(tmp_path):
-    with pytest.raises(UsageError) as wrong:
+def test_a_wrong_name_is_refused():
+    with pytest.raises(ConfigError, match=r"must be a list of some of tensorboard, trackio, wandb, got .'tensorbord'"):
         load_config("smoke", [], ["metrics.sinks=[tensorbord]"])
-    assert "metrics.sinks: must be a list of some of tensorboard, trackio, wandb" in json.dumps(wrong.value.message)
