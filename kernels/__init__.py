@@ -1,8 +1,8 @@
 """Reference operators of DeepSeek Sparse Attention, in plain torch.
 
-Each public function here is the one door to its operator and the definition of what it computes: it runs on any device
-and in float64, so that it is the oracle for every faster body. A faster body for a device (a Triton kernel) belongs beside
-its reference and is picked inside the public function by `tensor.device.type`; callers never choose.
+Each public function here is the one door to its operator and the definition of what it computes: it runs on any
+device and in float64, so that it is the oracle for every faster body. A faster body for a device (a Triton kernel)
+belongs beside its reference and is picked inside the public function by `tensor.device.type`; callers never choose.
 """
 
 from kernels.block_mla import block_mla_attention

@@ -1,7 +1,7 @@
 """Deterministic top-k over index scores: the lowest key position wins a tie, a hidden key is never selected.
 
-Ties are structural: a sum of ReLUs is exactly 0 wherever all index heads are inactive, so the k-th score often lies on a
-plateau. `torch.topk` promises no order there; two calls that pick different keys run two different policies.
+Ties are structural: a sum of ReLUs is exactly 0 wherever all index heads are inactive, so the k-th score often lies
+on a plateau. `torch.topk` promises no order there; two calls that pick different keys run two different policies.
 """
 
 from __future__ import annotations

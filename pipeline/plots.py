@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.report import CHECKPOINTS, TITLES, domain_rate, domains_of
+from specialists import DOMAINS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -234,12 +235,14 @@ def _legend_above(axes: Axes) -> None:
 
 
 def _by_domain(events: Iterable[Event], stage: str) -> dict[str, list[Event]]:
-    """Events of a stage that have a reward, by domain, in the order of their steps."""
+    """Events of a stage that have a reward, by domain in the order of the registry, in the order of their steps."""
     found: dict[str, list[Event]] = {}
     for event in events:
         if event.get("stage") == stage and event.get("domain") and event.get("reward") is not None:
             found.setdefault(event["domain"], []).append(event)
-    return {domain: sorted(rows, key=lambda row: row["step"]) for domain, rows in found.items()}
+    known = {domain: place for place, domain in enumerate(DOMAINS)}
+    ordered = sorted(found.items(), key=lambda item: known.get(item[0].partition("-")[0], len(known)))
+    return {domain: sorted(rows, key=lambda row: row["step"]) for domain, rows in ordered}
 
 
 def _series(rows: Iterable[Event], key: str) -> Curve:

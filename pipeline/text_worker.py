@@ -161,8 +161,9 @@ class TextTrainer:
         save_state(Path(self.spec.state), self.step, write, {"log": self._log})
 
     def measure(self, attention: str = "auto") -> dict[str, Any]:
-        """Held-out LM loss (nats per token) and, for a sparse model, per layer the share of dense attention mass that
-        the top-k captures, the tie rate at the k-th score and its margin."""
+        """LM loss (nats per token) on the longest held-out texts, where the selection leaves most keys out, and, for a
+        sparse model, per layer the share of dense attention mass that the top-k captures, the tie rate at the k-th
+        score and its margin."""
         import torch
 
         from model import DsaStats

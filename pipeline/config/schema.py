@@ -64,7 +64,7 @@ class SparsifyConfig:
     warmup: OptimizerConfig = field(default_factory=OptimizerConfig)  #: the indexer's optimizer in the dense warm-up
     sparse: OptimizerConfig = field(default_factory=OptimizerConfig)  #: the main model's optimizer in sparse training
     indexer_lr: float = 1e-3  #: the indexer's own learning rate in the sparse stage
-    eval_batches: int = 4  #: held-out batches behind the reported losses and attention shares
+    eval_batches: int = 4  #: batches of the longest held-out texts behind the reported losses and attention shares
     checkpoint_every: int = 50  #: steps between two checkpoints to go on from
 
 
