@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.config.schema import Config, RLConfig
 from pipeline.grader import Grader
 from pipeline.judge import JudgeServer
+from pipeline.machine import gpus
 from pipeline.runs import Artifact
 from pipeline.runtime import Handle
 from pipeline.stages import StageContext
@@ -28,10 +30,10 @@ ADVANCE = 10
 
 
 def device(config: Config) -> str:
-    """`cpu` or `cuda`. `auto` takes the GPU where one is seen."""
+    """`cpu` or `cuda`. `auto` takes the GPU where this process may use one and torch is no CPU build."""
     if config.device != "auto":
         return config.device
-    return "cuda" if os.path.exists("/dev/nvidiactl") else "cpu"
+    return "cuda" if gpus() > 0 and not version("torch").endswith("+cpu") else "cpu"
 
 
 def cpus(config: Config) -> int:

@@ -86,20 +86,10 @@ def command(tier: Tier, options: str, readable: Sequence[str]) -> list[str]:
     ]
     for name, value in ENVIRONMENT.items():
         isolation += ["--setenv", name, value]
-    # bubblewrap's own / and /dev are unbounded and writable unless sized and remounted.
-    files = ["--size", "1048576", "--tmpfs", "/"]
+    # bubblewrap's own / and /dev are unbounded and writable unless sized and remounted. The box's /tmp comes before
+    # what is bound: the working copy or the interpreter may themselves lie below /tmp.
+    files = ["--size", "1048576", "--tmpfs", "/", "--size", str(BOX_BYTES), "--tmpfs", "/tmp"]
     for path in (*readable, str(HERE)):
         files += ["--ro-bind", path, path]
-    files += [
-        "--dev",
-        "/dev",
-        "--size",
-        str(BOX_BYTES),
-        "--tmpfs",
-        "/tmp",
-        "--remount-ro",
-        "/dev",
-        "--remount-ro",
-        "/",
-    ]
+    files += ["--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/"]
     return [program, *isolation, *files, "--chdir", "/", "--", *python]

@@ -1,9 +1,11 @@
-"""Workers shared by the tests of this room; without a working sandbox the tests that need one say so and
-are skipped.
+"""Workers shared by the tests of this room. Where the machine itself can not do a tier, its tests say so and are
+skipped; a tier that the machine can do and the sandbox can not is a failure.
 """
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +19,27 @@ def open_worker(tier: str | None = None, **more: object) -> SandboxWorker:
     try:
         return SandboxWorker(tier, FAST, **more)  # type: ignore[arg-type]
     except SandboxUnavailable as error:
+        if machine_can(tier or "landlock"):
+            raise
         pytest.skip(str(error))
+
+
+def machine_can(tier: str) -> bool:
+    """Whether kernel and tools are there, found out without the sandbox."""
+    if tier == "landlock":
+        # landlock_create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) gives the version of the interface.
+        return ctypes.CDLL(None).syscall(444, None, 0, 1) > 0
+    try:
+        bare = ["bwrap", "--unshare-user", "--unshare-all", "--ro-bind", "/", "/", "true"]
+        return subprocess.run(bare, capture_output=True, timeout=20, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def tiers_here() -> list[str]:
+    """The tiers that the machine can do."""
+    return [tier for tier in ("bubblewrap", "landlock") if machine_can(tier)]
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -342,6 +344,22 @@ def test_trusted_calls_are_killed_too():
 def test_untrusted_code_cannot_see_the_graders(worker):
     result = run(worker, "import rewards")
     assert result.status == "runtime_error" and "No module named" in result.stderr
+
+
+def test_the_working_copy_may_lie_below_tmp(tiers_here, monkeypatch):
+    """A box has a /tmp of its own, which must not hide what is bound into it: the sandbox's own code, and packages."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        shutil.copytree(tiers.HERE, Path(folder) / "sandbox")
+        (Path(folder) / "packages").mkdir()
+        (Path(folder) / "packages" / "mine.py").write_text("def double(x): return 2 * x\n")
+        monkeypatch.setattr(tiers, "HERE", Path(folder) / "sandbox")
+        for tier in tiers_here:
+            with SandboxWorker(tier, trusted_paths=[f"{folder}/packages"], preload=["mine"]) as worker:
+                assert run(worker, "print(1)").stdout == "1\n"
+                listed = run(worker, "import os; print(os.listdir('/tmp'))")
+                assert listed.status == "runtime_error" or folder.split("/")[2] not in listed.stdout
+                result = worker.run(Job.trusted_call("mine:double", 21))
+                assert result.results[0].value == 42
 
 
 def test_detect_tier_tells_what_it_measured():
