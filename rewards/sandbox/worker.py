@@ -165,10 +165,17 @@ class SandboxWorker:
 
 @functools.cache
 def _site_packages() -> tuple[str, ...]:
+    """Folders of installed packages: the interpreter's, and wherever else the graders' libraries are (a folder on
+    PYTHONPATH, for example)."""
     import site
     import sysconfig
+    from importlib.util import find_spec
 
     paths = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+    for library in ("sympy", "mpmath", "math_verify", "latex2sympy2_extended", "antlr4"):
+        found = find_spec(library)
+        if found is not None and found.origin is not None:
+            paths.append(str(Path(found.origin).parents[1]))
     return tuple(path for path in dict.fromkeys(paths) if Path(path).is_dir())
 
 

@@ -22,6 +22,7 @@ from rewards.sandbox import (
     self_test,
     tiers,
 )
+from rewards.sandbox import worker as worker_module
 from rewards.sandbox.inside.syscalls import ARCHITECTURES
 
 
@@ -360,6 +361,15 @@ def test_the_working_copy_may_lie_below_tmp(tiers_here, monkeypatch):
                 assert listed.status == "runtime_error" or folder.split("/")[2] not in listed.stdout
                 result = worker.run(Job.trusted_call("mine:double", 21))
                 assert result.results[0].value == 42
+
+
+def test_libraries_outside_of_site_packages_are_found(tmp_path, monkeypatch):
+    (tmp_path / "math_verify").mkdir()
+    (tmp_path / "math_verify" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "math_verify", raising=False)
+    found = worker_module._site_packages.__wrapped__()
+    assert str(tmp_path) in found and all(Path(path).is_dir() for path in found)
 
 
 def test_detect_tier_tells_what_it_measured():
