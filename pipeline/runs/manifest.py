@@ -134,14 +134,21 @@ class Manifest:
 
 def stage_settings(spec: StageSpec, config: Config) -> dict[str, Any]:
     """The settings that a stage's result depends on, flat."""
+    wanted = [entry for entry in spec.sections if not entry.startswith("-")]
+    skipped = [*NOT_IN_KEY, *(entry[1:] for entry in spec.sections if entry.startswith("-"))]
     flat: dict[str, Any] = {}
-    for section in spec.sections:
-        value = getattr(config, section)
-        plain = json.loads(json.dumps(_to_plain(value)))
+    for section in dict.fromkeys(entry.partition(".")[0] for entry in wanted):
+        plain = json.loads(json.dumps(_to_plain(getattr(config, section))))
         flat.update(_flatten(plain, section))
     return {
-        key: value for key, value in flat.items() if not any(fnmatchcase(key, skip) for skip in NOT_IN_KEY)
+        key: value
+        for key, value in flat.items()
+        if any(_is_under(key, entry) for entry in wanted) and not any(_is_under(key, entry) for entry in skipped)
     }
+
+
+def _is_under(key: str, entry: str) -> bool:
+    return fnmatchcase(key, entry) or fnmatchcase(key, f"{entry}.*")
 
 
 def _own_hashes(files: Mapping[str, Path], before: Manifest | None) -> tuple[Inputs, dict[str, str | None]]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from specialists import DOMAINS
+
 if TYPE_CHECKING:
     from pipeline.config.schema import Config
     from pipeline.progress import Progress
@@ -25,7 +27,8 @@ class StageSpec:
     Attributes:
         name: also the folder under the run and the module under `pipeline.stages`.
         needs: stages whose artifacts it reads.
-        sections: top-level configuration sections that its result depends on.
+        sections: what of the configuration its result depends on: sections and keys, `*` for any name, and with a `-`
+            before it what of a section it does not read.
         does: one line for `pipeline plan`.
     """
 
@@ -35,32 +38,48 @@ class StageSpec:
     does: str
 
 
+def _not(*keys: str) -> tuple[str, ...]:
+    """Settings of every domain that a stage does not read."""
+    return tuple(f"-domains.*.{key}" for key in keys)
+
+
+_GENERATED = tuple(
+    f"domains.{name}.{key}" for name in DOMAINS for key in ("enabled", "levels", "languages", "corpus_share")
+)
+"""What the generated corpus depends on: a domain of the user's own is not in it."""
+
+_TRIALS = ("seed", "domains", "sampling", "rewards", "sandbox", "judge")
+"""What trying and judging tasks depends on."""
+
+_LESSONS = ("domains.writing.levels", "domains.writing.languages")
+"""What the judge's lessons depend on."""
+
 STAGES: tuple[StageSpec, ...] = (
-    StageSpec("base", (), ("seed", "model", "domains", "base"), "tokenizer and dense base checkpoint"),
+    StageSpec("base", (), ("seed", "model", "base", *_GENERATED), "tokenizer and dense base checkpoint"),
     StageSpec("sparsify", ("base",), ("seed", "model", "sparsify"), "indexer, dense warm-up, sparse training"),
-    StageSpec("judge", ("base",), ("seed", "domains", "judge"), "generative reward model"),
+    StageSpec("judge", ("base",), ("seed", "judge", *_LESSONS), "generative reward model"),
     StageSpec(
         "specialists",
         ("sparsify", "judge"),
-        ("seed", "domains", "sampling", "rewards", "sandbox", "judge", "specialists"),
+        ("specialists", *_TRIALS, *_not("share", "corpus_share")),
         "one checkpoint per domain, by RL",
     ),
     StageSpec(
         "distill",
         ("sparsify", "judge", "specialists"),
-        ("seed", "domains", "sampling", "rewards", "sandbox", "distill"),
+        ("distill", *_TRIALS, *_not("share", "corpus_share", "kl_coef", "group_size")),
         "verified samples of the specialists, one generalist by SFT",
     ),
     StageSpec(
         "grpo",
         ("judge", "distill"),
-        ("seed", "domains", "sampling", "rewards", "sandbox", "judge", "grpo"),
+        ("grpo", *_TRIALS, *_not("corpus_share", "specialist_steps")),
         "one mixed GRPO stage",
     ),
     StageSpec(
         "evaluate",
         ("base", "sparsify", "specialists", "distill", "grpo"),
-        ("seed", "domains", "sampling", "rewards", "sandbox", "evaluate"),
+        ("evaluate", *_TRIALS, *_not("share", "corpus_share", "kl_coef", "group_size", "specialist_steps")),
         "held-out tasks, table, plots, report",
     ),
 )

@@ -26,6 +26,8 @@ from pipeline.runs import (
 )
 from pipeline.runs.artifact import stat_signature
 from pipeline.runs.lock import Driver
+from pipeline.runs.manifest import stage_settings
+from pipeline.stages import STAGES
 
 
 def test_a_folder_hash_follows_content_and_names_only(tmp_path):
@@ -176,3 +178,26 @@ def test_a_reused_pid_and_another_host_are_told_apart():
     assert me.alive
     assert not Driver(me.pid, me.host, (me.started or 0) + 1, 0.0).alive
     assert Driver(1, f"not-{socket.gethostname()}", 5, 0.0).alive
+
+
+@pytest.mark.parametrize(
+    ("override", "concerned"),
+    [
+        ("domains.math.reward=my.reward", "specialists distill grpo evaluate"),
+        ("domains.math.share=2", "grpo"),
+        ("domains.math.kl_coef=0.1", "specialists grpo"),
+        ("domains.math.specialist_steps=9", "specialists distill"),
+        ("domains.math.levels=[1,2]", "base specialists distill grpo evaluate"),
+        ("domains.writing.levels=[1,2]", "base judge specialists distill grpo evaluate"),
+        ("domains.math.corpus_share=2", "base"),
+        ("base.steps=7", "base"),
+        ("specialists.wave=1", ""),
+        ("judge.votes=3", "judge specialists distill grpo evaluate"),
+    ],
+)
+def test_a_setting_concerns_the_stages_that_read_it(override, concerned):
+    """What follows runs again only where the outputs differ; a new reward must not train the base anew."""
+    before, _ = load_config("tiny")
+    after, _ = load_config("tiny", [], [override])
+    changed = [spec.name for spec in STAGES if stage_settings(spec, before) != stage_settings(spec, after)]
+    assert changed == concerned.split()
