@@ -173,6 +173,8 @@ def print_table(report: Mapping[str, Any], console: Console) -> None:
             "not measured" if check.value is None else f"{_shown(check.value)}, at least {_shown(check.bar)}"
         )
         console.print(Text.assemble((f" {mark} ", style), f"{check.name}: ", (value, style)))
+    if checks(report)[-1].ok is False:
+        console.print("With so few tasks the other figures are mostly chance: they show that it runs, not how well.")
 
 
 def summary(report: Mapping[str, Any]) -> str:

@@ -10,6 +10,9 @@ from typing import Any
 
 from pipeline.config.schema import SFTConfig
 
+CLOSE_DEADLINE_S = 60.0
+"""How long `close` waits for the step under way."""
+
 
 @dataclass(frozen=True)
 class SFTSpec:
@@ -73,7 +76,7 @@ class SFTWorker:
         """Ends the training after the step under way."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(CLOSE_DEADLINE_S)
 
     def _run(self) -> None:
         try:

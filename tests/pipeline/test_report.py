@@ -186,3 +186,8 @@ def test_pictures_of_missing_stages_are_left_out(tmp_path):
     assert {file.stem for file in write_plots(tmp_path, build_report({}, {}, {}), only)} == {"grpo"}
     few = [{"stage": "specialists", "domain": "math", "step": 0, "reward": 1.0}]
     assert {file.stem for file in write_plots(tmp_path, build_report({}, {}, {}), few)} == {"specialists"}
+
+
+def test_a_table_of_few_tasks_says_that_it_proves_little():
+    assert "mostly chance" in shown(report(n=16))
+    assert "mostly chance" not in shown(report(n=200))
