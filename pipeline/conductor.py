@@ -85,7 +85,8 @@ def run_stages(
     check_installed(config.metrics.sinks)
     with run.lock():
         run.create(config, sources)
-        run.events.sinks = Sinks(config.metrics.sinks, run.path, config.metrics.project, to_dict(config))
+        sinks = config.metrics.sinks if plan.ahead else []
+        run.events.sinks = Sinks(sinks, run.path, config.metrics.project, to_dict(config))
         conductor = _Conductor(run, config, progress, go_on)
         with _stop_on_signals(), errors_to_log():
             try:
@@ -227,8 +228,8 @@ def _refuse_missing(plan: Plan, targets: Sequence[str], run: Run, sources: Sourc
 def _refuse_bad_files(plan: Plan, config: Config) -> None:
     """Own files are looked at before the first stage, not hours later when the first stage that reads them begins."""
     own = any(domain.data is not None or domain.reward is not None for domain in config.domains.values())
-    ahead = {part.name for part in plan.stages if part.state != "cached"}
-    if own and ahead & {spec.name for spec in STAGES if "sampling" in spec.sections}:
+    ahead = {part.name for part in plan.ahead}
+    if own and any(spec.tries for spec in STAGES if spec.name in ahead):
         # Imported here: the generators behind it are slow to load, and few runs have own files.
         from pipeline.tasks import check_own
 
@@ -237,7 +238,7 @@ def _refuse_bad_files(plan: Plan, config: Config) -> None:
 
 def _refuse_shortage(plan: Plan, go_on: str) -> None:
     short = [need for need in plan.resources if need.binding and need.short]
-    if short and any(part.state != "cached" for part in plan.stages):
+    if short and plan.ahead:
         lines = [f"  {need.name}: needed {need.needed:g}, there are {need.there:g}" for need in short]
         raise ResourceError("\n".join(["This machine can not give what the run needs:", *lines]), go_on)
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pipeline.config.schema import Config
 from pipeline.errors import StageError
 from pipeline.sandboxes import open_sandbox
-from pipeline.tasks import find_domain
+from pipeline.tasks import find_domain, turn_limit
 from rewards.custom import CustomReward, CustomRewardError
 from rewards.extract import FormatError, split_thinking
 from rewards.genrm import GenRMClient, JudgeRequest, Sampling
@@ -86,7 +86,7 @@ class Grader:
         length, language = self.config.rewards.length, self.config.rewards.language
         domain = self.config.domains[group[0].task.domain]
         turns = find_domain(group[0].task.domain, domain).max_turns
-        limit = (domain.max_new_tokens or self.config.sampling.max_new_tokens) * turns
+        limit = turn_limit(self.config, group[0].task.domain) * turns
         settings = RewardConfig(
             max_length=min(limit, self.config.sampling.max_context),
             length_k=length.penalty,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -73,21 +74,26 @@ def disk_free_bytes(path: Path) -> int:
 
 def gpus() -> int:
     """NVIDIA GPUs that this process may use, from /proc or nvidia-smi."""
+    count = _installed_gpus()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    proc = Path("/proc/driver/nvidia/gpus")
-    if proc.is_dir():
-        count = len(list(proc.iterdir()))
-    elif shutil.which("nvidia-smi"):
-        try:
-            listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=5)
-            count = listed.stdout.count("GPU ") if listed.returncode == 0 else 0
-        except (OSError, subprocess.TimeoutExpired):
-            count = 0
-    else:
-        count = 0
     if visible is None:
         return count
     return min(count, len([device for device in visible.split(",") if device.strip() not in ("", "-1")]))
+
+
+@functools.cache
+def _installed_gpus() -> int:
+    """Asked once: every stage wants to know, and nvidia-smi takes its time."""
+    proc = Path("/proc/driver/nvidia/gpus")
+    if proc.is_dir():
+        return len(list(proc.iterdir()))
+    if not shutil.which("nvidia-smi"):
+        return 0
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return listed.stdout.count("GPU ") if listed.returncode == 0 else 0
 
 
 def parameters(model: ModelConfig) -> int | None:

@@ -50,9 +50,14 @@ class Plan:
     resources: tuple[Resource, ...]
 
     @property
+    def ahead(self) -> list[StagePlan]:
+        """The stages that will run."""
+        return [part for part in self.stages if part.state != "cached"]
+
+    @property
     def seconds(self) -> float | None:
         """Estimated time of everything that will run; None if one part is not known."""
-        parts = [plan.seconds for plan in self.stages if plan.state != "cached"]
+        parts = [plan.seconds for plan in self.ahead]
         return (
             None if any(part is None for part in parts) else sum(part for part in parts if part is not None)
         )
@@ -166,7 +171,7 @@ def make_plan(
 def blocked_by(plan: Plan, targets: Collection[str]) -> list[StagePlan]:
     """Needed stages that are not targets and not cached: what `--no-deps` refuses to run."""
     needed = {name for target in targets for name in stage(target).needs}
-    return [part for part in plan.stages if part.name in needed - set(targets) and part.state != "cached"]
+    return [part for part in plan.ahead if part.name in needed - set(targets)]
 
 
 def step_text(steps: dict[str, int], stage: str = "") -> str:

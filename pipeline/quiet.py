@@ -34,9 +34,9 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def environment() -> dict[str, str]:
-    """`ENVIRONMENT` as an actor gets it."""
-    return {name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()}
+def environment(**more: str) -> dict[str, str]:
+    """`ENVIRONMENT` and `more` as an actor gets them: a value that the user has set in the driver's shell stays."""
+    return {name: os.environ.get(name, value) for name, value in {**ENVIRONMENT, **more}.items()}
 
 
 def log_actor() -> None:

@@ -117,11 +117,7 @@ ACTOR_ENVIRONMENT = {
     # it is twice as slow beside such a program, and within the noise (0 to 10 %) alone.
     "GOMP_SPINCOUNT": "3000",
 }
-"""Environment of every actor. A value that the user has set in the shell of the driver stays."""
-
-
-def _actor_environment() -> dict[str, str]:
-    return {name: os.environ.get(name, value) for name, value in ACTOR_ENVIRONMENT.items()}
+"""What makes an actor's process fast."""
 
 
 def _python_path() -> str:
@@ -174,7 +170,7 @@ class RayRuntime:
             logging_level=logging.ERROR,
             object_store_memory=256 * 2**20 if local else None,
             runtime_env={
-                "env_vars": _actor_environment() | quiet.environment() | {"PYTHONPATH": _python_path()},
+                "env_vars": quiet.environment(**ACTOR_ENVIRONMENT) | {"PYTHONPATH": _python_path()},
                 "worker_process_setup_hook": "pipeline.quiet.log_actor",
             },
         )

@@ -40,6 +40,11 @@ def find_domain(name: str, config: DomainConfig) -> Domain:
     return get_domain(name) if name in DOMAINS else OwnDomain(name, config.kind)
 
 
+def turn_limit(config: Config, name: str) -> int:
+    """Tokens that the policy may write in one turn of a domain."""
+    return config.domains[name].max_new_tokens or config.sampling.max_new_tokens
+
+
 class TaskSource:
     """Tasks of one domain.
 

@@ -144,11 +144,10 @@ def _print_plan(made: Plan, chosen: Settings, targets: list[str]) -> None:
             verdict = "" if need.needed is None or need.there is None else "yes"
         needs.add_row(need.name, needed, there, verdict)
     console.print(needs)
-    todo = [part for part in made.stages if part.state != "cached"]
-    if not todo:
+    if not made.ahead:
         console.print("Nothing to do: everything is done and unchanged.")
         return
-    measured = dict.fromkeys(part.measured for part in todo if part.measured)
+    measured = dict.fromkeys(part.measured for part in made.ahead if part.measured)
     source = f" (measured: {'; '.join(measured)})" if measured else ""
     console.print(
         f"estimated time: {'unknown' if made.seconds is None else duration(made.seconds)}{source}",

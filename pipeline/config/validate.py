@@ -19,8 +19,6 @@ Finding = tuple[tuple[str, ...], str, str | None]
 """Keys concerned (the one to name first), the sentence, what may have been meant."""
 
 CHECKPOINTS = ("base", "sparsified", "specialists", "distilled", "final")
-
-
 SINK_NAMES = ("tensorboard", "trackio", "wandb")
 
 

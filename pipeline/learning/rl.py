@@ -15,7 +15,7 @@ from pipeline.errors import StageError
 from pipeline.policy_worker import StepDone
 from pipeline.runs import Events, write_rollouts
 from pipeline.runtime import Handle
-from pipeline.tasks import find_domain
+from pipeline.tasks import find_domain, turn_limit
 from rewards.types import Reward
 from rollout.conversation import Trial
 from rollout.records import Group, Task, Trajectory
@@ -97,7 +97,7 @@ def make_trials(run: RLRun, config: Config, step: int) -> list[Trial]:
                     task,
                     sample,
                     seed_for(config.seed, run.stage, run.name, step, task.id, sample),
-                    domain.max_new_tokens or config.sampling.max_new_tokens,
+                    turn_limit(config, task.domain),
                     tuple(found.tools),
                     found.max_turns,
                 )

@@ -16,10 +16,10 @@ GONE = "gone"
 def own_files(spec: StageSpec, config: Config) -> dict[str, Path]:
     """The files and folders behind `domains.X.data.train`, `.heldout` and `.reward`, by the key of the setting.
 
-    Only stages that sample read them. A dataset of the hub and a function that is not in a plain module file are known
-    by their name alone.
+    Only stages that have tasks tried read them. A dataset of the hub and a function that is not in a plain module file
+    are known by their name alone.
     """
-    if "sampling" not in spec.sections:
+    if not spec.tries:
         return {}
     files: dict[str, Path | None] = {}
     for name, domain in config.domains.items():

@@ -10,8 +10,8 @@ import hashlib
 import io
 import logging
 import numbers
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -130,7 +130,7 @@ class Sinks:
         self._open: dict[str, Sink] = {}
         for name in names:
             try:
-                with _quiet():
+                with redirect_stdout(io.StringIO()):  # the terminal belongs to the progress of the run
                     self._open[name] = SINKS[name](run, project, config or {})
             except Exception as error:  # what a login or a server may raise is not ours to list
                 self.close()
@@ -155,21 +155,11 @@ class Sinks:
         """Lets the sinks write what they still hold."""
         for name, sink in self._open.items():
             try:
-                with _quiet():
+                with redirect_stdout(io.StringIO()):
                     sink.close()
             except Exception:
                 logger.exception("metrics.sinks: %s did not end well", name)
         self._open.clear()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """What a sink prints at its start and end goes to the log: the terminal belongs to the progress of the run."""
-    said = io.StringIO()
-    with redirect_stdout(said):
-        yield
-    for line in filter(str.strip, said.getvalue().splitlines()):
-        logger.info("%s", line)
 
 
 def _identity(run: Path) -> str:

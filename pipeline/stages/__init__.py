@@ -37,6 +37,11 @@ class StageSpec:
     sections: tuple[str, ...]
     does: str
 
+    @property
+    def tries(self) -> bool:
+        """Whether it has tasks tried and judged, and so reads the user's own data and reward functions."""
+        return "sampling" in self.sections
+
 
 def _not(*keys: str) -> tuple[str, ...]:
     """Settings of every domain that a stage does not read."""

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.distillation import Candidate, Selection, select, to_row
 from pipeline.errors import StageError
 from pipeline.learning.rl import grade
+from pipeline.progress import Task
 from pipeline.runs import commit_folder, write_json
 from pipeline.runtime import Handle
 from pipeline.sampler import Sampler
@@ -26,7 +27,7 @@ from pipeline.stages.common import (
     threads,
 )
 from pipeline.stages.specialists import specialist_modes, specialist_name
-from pipeline.tasks import TaskSource, enabled_domains, find_domain, task_sources
+from pipeline.tasks import TaskSource, enabled_domains, find_domain, task_sources, turn_limit
 from rollout.conversation import Trial
 from rollout.records import MODES, Mode, Trajectory
 from rollout.seeding import seed_for
@@ -112,7 +113,7 @@ def _candidates(
     modes = next(m for m in specialist_modes(config.specialists.modes) if mode in m)
     name = specialist_name(domain, modes)
     found = find_domain(domain, config.domains[domain])
-    limit = config.domains[domain].max_new_tokens or config.sampling.max_new_tokens
+    limit = turn_limit(config, domain)
     count = min(TASKS_PER_REQUEST, config.distill.tasks_per_domain - start)
     trials = [
         Trial(
@@ -146,8 +147,7 @@ def _write_dataset(context: StageContext, selection: Selection) -> None:
 
 
 def _fine_tune(context: StageContext, dataset: str, rows: int, checkpoint: str) -> None:
-    """Raises `StageError` if the trainer takes no step within `runtime.step_deadline_s`."""
-    config, patience = context.config, context.config.runtime.step_deadline_s
+    config = context.config
     spec = SFTSpec(
         checkpoint=str(input_path(context, "sparsify", "checkpoint")),
         dataset=dataset,
@@ -161,21 +161,31 @@ def _fine_tune(context: StageContext, dataset: str, rows: int, checkpoint: str) 
     worker = context.runtime.spawn(SFTWorker, spec, name="SFT", num_cpus=0.3)
     try:
         with context.progress.task("SFT", sft_steps(rows, config.distill.sft)) as bar:
-            step, logged, moved = 0, 0, time.monotonic()
-            while True:
-                state: SFTState = worker.call("follow", LOOK_S).result()
-                for entry in state.log[logged:]:
-                    context.events.log("distill", int(entry["step"]), domain="sft", loss=entry["loss"])
-                logged = len(state.log)
-                if state.step != step:
-                    step, moved = state.step, time.monotonic()
-                    bar.advance(step=step, **({"loss": state.log[-1]["loss"]} if state.log else {}))
-                if state.done:
-                    return
-                if time.monotonic() - moved > patience:
-                    raise StageError(
-                        f"the driver waited {patience:g} s for step {step + 1} of the fine-tuning; raise "
-                        "runtime.step_deadline_s if a step is that long"
-                    )
+            _watch(context, worker, bar)
     finally:
         worker.stop()
+
+
+def _watch(context: StageContext, worker: Handle, bar: Task) -> None:
+    """Logs and shows the fine-tuning until it is done.
+
+    Raises:
+        StageError: if the trainer takes no step within `runtime.step_deadline_s`.
+    """
+    patience = context.config.runtime.step_deadline_s
+    step, logged, moved = 0, 0, time.monotonic()
+    while True:
+        state: SFTState = worker.call("follow", LOOK_S).result()
+        for entry in state.log[logged:]:
+            context.events.log("distill", int(entry["step"]), domain="sft", loss=entry["loss"])
+        logged = len(state.log)
+        if state.step != step:
+            step, moved = state.step, time.monotonic()
+            bar.advance(step=step, **({"loss": state.log[-1]["loss"]} if state.log else {}))
+        if state.done:
+            return
+        if time.monotonic() - moved > patience:
+            raise StageError(
+                f"the driver waited {patience:g} s for step {step + 1} of the fine-tuning; raise "
+                "runtime.step_deadline_s if a step is that long"
+            )

@@ -17,7 +17,7 @@ from pipeline.sampler import Sampler
 from pipeline.stages import STAGES, StageContext, StageResult
 from pipeline.stages.common import artifact, device, each_in_parallel, input_path, needs_sandbox, threads
 from pipeline.stages.specialists import specialist_modes, specialist_name
-from pipeline.tasks import TaskSource, enabled_domains, find_domain
+from pipeline.tasks import TaskSource, enabled_domains, find_domain, turn_limit
 from rollout.conversation import Trial
 from rollout.records import MODES, Mode
 from rollout.seeding import seed_for
@@ -98,7 +98,7 @@ def _measure(context: StageContext, missing: list[tuple[str, str, Mode]]) -> Non
 
 def _trials(config: Config, source: TaskSource, domain: str, mode: Mode) -> list[Trial]:
     found = find_domain(domain, config.domains[domain])
-    limit = config.domains[domain].max_new_tokens or config.sampling.max_new_tokens
+    limit = turn_limit(config, domain)
     return [
         Trial(task, 0, seed_for(config.seed, "evaluate", task.id), limit, tuple(found.tools), found.max_turns)
         for task in source.heldout(config.evaluate.tasks, mode)

@@ -19,7 +19,7 @@ from pipeline.stages.common import (
     start_grader,
     threads,
 )
-from pipeline.tasks import TaskSource, enabled_domains, find_domain
+from pipeline.tasks import TaskSource, enabled_domains, find_domain, turn_limit
 from rollout.records import MODES, Mode, Task
 
 
@@ -53,9 +53,7 @@ def run(context: StageContext) -> StageResult:
 
 def _most_tokens(config: Config, domain: str) -> int:
     """Tokens that one sample of each prompt may cost, over the whole run."""
-    settings = config.domains[domain]
-    found = find_domain(domain, settings)
-    written = found.max_turns * (settings.max_new_tokens or config.sampling.max_new_tokens)
+    written = find_domain(domain, config.domains[domain]).max_turns * turn_limit(config, domain)
     # A judge reads the answer and writes a verdict for each of some three criteria.
     judged = 3 * (written + config.judge.max_new_tokens) if needs_judge(config, [domain]) else 0
     return specialist_rl(config, domain).steps * (written + judged)
