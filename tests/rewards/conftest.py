@@ -43,6 +43,13 @@ def tiers_here() -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def sandbox_here(tiers_here: list[str]) -> None:
+    """For tests that open a sandbox themselves."""
+    if not tiers_here:
+        pytest.skip("the machine can do no tier of the sandbox")
+
+
+@pytest.fixture(scope="session")
 def worker() -> Iterator[SandboxWorker]:
     with open_worker() as opened:
         yield opened

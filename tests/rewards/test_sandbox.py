@@ -242,6 +242,7 @@ def test_threads_share_a_worker(worker):
     assert outputs == {number: str(number) for number in range(8)}
 
 
+@pytest.mark.usefixtures("sandbox_here")
 def test_a_thread_that_ends_does_not_take_the_worker_with_it():
     opened = []
     thread = threading.Thread(target=lambda: opened.append(detect_worker()))
@@ -252,12 +253,10 @@ def test_a_thread_that_ends_does_not_take_the_worker_with_it():
 
 
 def detect_worker():
-    try:
-        return SandboxWorker(limits=Limits(cpu_seconds=1, wall_seconds=3.0))
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
+    return SandboxWorker(limits=Limits(cpu_seconds=1, wall_seconds=3.0))
 
 
+@pytest.mark.usefixtures("sandbox_here")
 def test_a_killed_zygote_is_replaced_and_its_job_tried_again():
     with detect_worker() as worker:
         timer = threading.Timer(0.3, lambda: os.killpg(worker.zygote_pids["code"], signal.SIGKILL))
@@ -269,6 +268,7 @@ def test_a_killed_zygote_is_replaced_and_its_job_tried_again():
         assert worker.restarts == 1
 
 
+@pytest.mark.usefixtures("sandbox_here")
 def test_a_zygote_that_keeps_dying_makes_the_job_invalid():
     with detect_worker() as worker:
         stop = threading.Event()
@@ -290,6 +290,7 @@ def test_a_zygote_that_keeps_dying_makes_the_job_invalid():
         assert run(worker, "print(1)").stdout == "1\n"
 
 
+@pytest.mark.usefixtures("sandbox_here")
 def test_nothing_is_left_behind():
     def descriptors():
         return len(os.listdir("/proc/self/fd"))
@@ -307,6 +308,7 @@ def test_nothing_is_left_behind():
         run(worker, "print(1)")
 
 
+@pytest.mark.usefixtures("sandbox_here")
 def test_the_zygote_ends_with_its_owner():
     source = (
         "from rewards.sandbox import SandboxWorker, Job\nimport os, threading\n"
@@ -323,13 +325,10 @@ def test_the_zygote_ends_with_its_owner():
     assert not os.path.exists(f"/proc/{pid}") or "Z" in Path(f"/proc/{pid}/stat").read_text()
 
 
+@pytest.mark.usefixtures("sandbox_here")
 def test_trusted_calls_are_killed_too():
     limits = Limits(cpu_seconds=1, wall_seconds=1.5, memory_bytes=1 << 30)
-    try:
-        opened = SandboxWorker(trusted_limits=limits, preload=())
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
-    with opened as worker:
+    with SandboxWorker(trusted_limits=limits, preload=()) as worker:
         assert worker.run(Job.trusted_call("math:gcd", 12, 18)).results[0].value == 6
         assert worker.run(Job.trusted_call("time:sleep", 30)).status == "wall_limit"
         # A big-integer power holds the interpreter lock: no thread and no alarm could end it.
