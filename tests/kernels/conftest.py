@@ -1,4 +1,8 @@
-"""One thread: on tiny tensors and busy cores, more threads only wait for one another."""
+"""Triton kernels run in Triton's interpreter. One thread: on tiny tensors and busy cores, more wait for one another."""
+
+import os
+
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import torch
 
