@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from kernels.rows import RowRanges
 from model.layout import BlockLayout
 
 
@@ -133,6 +136,22 @@ class CacheStep:
             return cls(cache, None, slot, position, tuple(groups))
         rows = layout.valid.nonzero()[:, 0]
         return cls(cache, rows, slot[rows], position[rows], tuple(groups))
+
+    @property
+    def decoding(self) -> bool:
+        """Whether each slot gets one token."""
+        return all(group.positions.shape[1] == 1 for group in self.groups)
+
+    @cached_property
+    def ranges(self) -> RowRanges:
+        """The keys that each row of the call sees, as rows of a layer's flattened store; padding sees none."""
+        ends = (self.row_position + 1).cpu().numpy()
+        starts = (self.row_slot * self.cache.max_length).cpu().numpy()
+        count = sum(group.positions.numel() for group in self.groups)
+        spans = np.zeros((count, 2), dtype=np.int64)
+        rows = slice(None) if self.rows is None else self.rows.cpu().numpy()
+        spans[rows] = np.stack([starts, starts + ends], axis=-1)
+        return RowRanges.build(spans, self.row_slot.device)
 
     def write(self, store: Tensor, values: Tensor) -> None:
         """Puts a layer's new rows `values` [R, w] into that layer's `store` [slots, max_length, w]."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import BaseModelOutput
 
 from model.attention import ForwardContext, MLAttention
@@ -45,6 +46,8 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self._frequencies = inverse_frequencies(config)
         self._sparse = is_sparse(config)
+        # Set by transformers' switch as well. Layers then run again in the backward pass, on the selection they made.
+        self.gradient_checkpointing = False
 
     def rope(self, positions: Tensor) -> RopeTables:
         """Rotations of rows at the given positions [R]."""
@@ -53,8 +56,11 @@ class Decoder(nn.Module):
     def run(self, ids: Tensor, context: ForwardContext) -> Tensor:
         """Token ids [R] in the context's layout -> hidden states [R, D] after the final norm."""
         x = self.embed_tokens(ids)
+        again = self.gradient_checkpointing and torch.is_grad_enabled() and context.cache is None
+        context.keep_selections = again
         for layer in self.layers:
-            x = layer(x, context)
+            # Not the reentrant form: the indexer's loss leaves a layer beside its output.
+            x = checkpoint(layer, x, context, use_reentrant=False) if again else layer(x, context)
         return self.norm(x)
 
     def packed(self, batch: PackedBatch, sparse: bool, **options: Any) -> tuple[Tensor, ForwardContext]:

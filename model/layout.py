@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kernels import Group
+from kernels.rows import RowRanges
 from model.packing import SharedPrompts
 
 # Share of padding rows that a group may reach before the next shorter sequence opens a new one. More padding
@@ -83,6 +85,11 @@ class BlockLayout:
             None if mask.all() else _tensor(mask, device),
             key_row,
         )
+
+    @cached_property
+    def ranges(self) -> RowRanges:
+        """The keys that each row sees, for the operators in row layout. Padding sees none."""
+        return RowRanges.of_groups(self.groups, self.row_token.device, self.valid)
 
     def keys(self, rows: Tensor) -> Tensor:
         """Rows [R, ...] as the groups' keys [S, ...]."""

@@ -47,6 +47,7 @@ class DeepseekForCausalLM(PreTrainedModel):
 
     config_class = DeepseekV32Config
     base_model_prefix = "model"
+    supports_gradient_checkpointing = True
     _keep_in_fp32_modules = ["indexer.weights_proj"]  # noqa: RUF012
     _keep_in_fp32_modules_strict = ["e_score_correction_bias"]  # noqa: RUF012
 
@@ -82,7 +83,7 @@ class DeepseekForCausalLM(PreTrainedModel):
         """
         sparse = self._resolve_attention(attention, indexer_loss, collect)
         hidden, context = self.model.packed(batch, sparse, indexer_loss=indexer_loss, stats=collect)
-        loss = torch.stack(context.indexer_losses).sum() if context.indexer_losses else None
+        loss = torch.stack(list(context.indexer_losses.values())).sum() if context.indexer_losses else None
         return PackedOutput(hidden, loss, collect)
 
     def token_logprobs(
