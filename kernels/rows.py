@@ -64,8 +64,8 @@ class RowRanges:
 
     @cached_property
     def score_chunks(self) -> list[tuple[slice, int, int]]:
-        """Runs of rows whose scores fit into `SCORE_BYTES`: the rows, and the first key and the key behind the last that
-        any of them sees. Made once for all layers."""
+        """Runs of rows whose scores fit into `SCORE_BYTES`: the rows, and the first key and the key behind the last
+        that any of them sees. Made once for all layers."""
         return list(self._runs(SCORE_BYTES // 4))
 
     def _runs(self, elements: int) -> Iterator[tuple[slice, int, int]]:
