@@ -31,35 +31,26 @@ class Ceilings:
     fp8_tflops: float | None
 
 
-def first_call(call: Callable[[], Any]) -> tuple[Any, float]:
-    """The result, and the seconds that it took, compilation included."""
+def first_call(call: Callable[[], Any]) -> tuple[Any, float, int | None]:
+    """The result; the seconds that it took, compilation included; and the most bytes that the call held on the device
+    beyond its inputs and its result (None on a CPU)."""
     synchronize()
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     result = call()
     synchronize()
-    return result, time.perf_counter() - start
-
-
-def scratch_bytes(call: Callable[[], Any]) -> int | None:
-    """The most memory that a call holds on the device beyond its inputs and its result; None on a CPU."""
-    if not torch.cuda.is_available():
-        return None
-    synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    result = call()
-    synchronize()
-    peak, kept = torch.cuda.max_memory_allocated(), torch.cuda.memory_allocated()
-    del result
-    return peak - kept
+    seconds = time.perf_counter() - start
+    scratch = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated() if cuda else None
+    return result, seconds, scratch
 
 
 def take_turns(calls: Mapping[str, Callable[[], Any]], seconds: float = 2.0, most: int = 50) -> dict[str, float]:
-    """Median milliseconds of each call, all of them compiled before. At least 3 rounds, at most `most`, and no round
-    is begun after `seconds`."""
+    """Median milliseconds of each call. Every one has run before and is compiled. At least 3 rounds, at most `most`; no
+    round begins after `seconds`."""
     flush = torch.empty(L2_BYTES if torch.cuda.is_available() else 0, dtype=torch.int8, device=device())
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
     begin = time.perf_counter()
     for done in range(most):
         if done >= 3 and time.perf_counter() - begin > seconds:
@@ -95,6 +86,8 @@ def measure_ceilings() -> Ceilings:
         one = torch.ones((), device=device())
         a8, b8 = a.to(torch.float8_e4m3fn), b.t().contiguous().to(torch.float8_e4m3fn).t()
         calls["fp8"] = lambda: torch._scaled_mm(a8, b8, one, one, out_dtype=torch.bfloat16, use_fast_accum=True)
+    for call in calls.values():
+        call()
     ms = take_turns(calls, seconds=1.0)
     product = 2 * size**3 / 1e9
     return Ceilings(
