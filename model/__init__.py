@@ -4,7 +4,7 @@ sampler."""
 from model.cache import LatentCache, SlotRows
 from model.checkpoint import CheckpointError, cast_model, load_checkpoint, save_checkpoint
 from model.convert import add_indexer, indexer_parameters, main_parameters, sparse_config
-from model.modeling import DeepseekForCausalLM, PackedOutput
+from model.modeling import DeepseekForCausalLM, NextTokens, PackedOutput
 from model.packing import PackedBatch, SharedPrompts
 from model.stats import DsaStats, LayerStats
 
@@ -14,6 +14,7 @@ __all__ = [
     "DsaStats",
     "LatentCache",
     "LayerStats",
+    "NextTokens",
     "PackedBatch",
     "PackedOutput",
     "SharedPrompts",

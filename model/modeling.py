@@ -3,6 +3,7 @@ sampler."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers.conversion_mapping import (
 from transformers.modeling_outputs import CausalLMOutput
 
 from kernels import Group, token_logprob
+from kernels.batch_invariant import batch_invariant
 from model.attention import ForwardContext
 from model.cache import CacheStep, LatentCache
 from model.decoder import Decoder, is_sparse
@@ -38,6 +40,17 @@ class PackedOutput:
     stats: DsaStats | None
 
 
+@dataclass(frozen=True)
+class NextTokens:
+    """What predicts the next token of N sequences: final hidden states [N, D] and their logits [N, V]."""
+
+    hidden: Tensor
+    logits: Tensor
+
+    def __getitem__(self, rows: Tensor) -> NextTokens:
+        return NextTokens(self.hidden[rows], self.logits[rows])
+
+
 class DeepseekForCausalLM(PreTrainedModel):
     """DeepSeek-V3.2 for `DeepseekV32Config`, its dense twin for `DeepseekV3Config`.
 
@@ -56,6 +69,8 @@ class DeepseekForCausalLM(PreTrainedModel):
         super().__init__(config)
         self.model = Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        # For CUDA: a row's numbers do not depend on its companions, so that learner and sampler agree bit for bit.
+        self.batch_invariant = False
         # TRL notes its pad token here, although this class has no generate().
         self.generation_config = GenerationConfig()
         self.post_init()
@@ -82,7 +97,8 @@ class DeepseekForCausalLM(PreTrainedModel):
             collect: filled with one entry for each layer, at the price of a dense pass without gradient.
         """
         sparse = self._resolve_attention(attention, indexer_loss, collect)
-        hidden, context = self.model.packed(batch, sparse, indexer_loss=indexer_loss, stats=collect)
+        with self._arithmetic():
+            hidden, context = self.model.packed(batch, sparse, indexer_loss=indexer_loss, stats=collect)
         loss = torch.stack(list(context.indexer_losses.values())).sum() if context.indexer_losses else None
         return PackedOutput(hidden, loss, collect)
 
@@ -108,7 +124,8 @@ class DeepseekForCausalLM(PreTrainedModel):
         if hidden is None:
             hidden = self.hidden_states(batch).hidden
         ids = batch.input_ids.to(hidden.device)
-        logprobs, entropy = token_logprob(hidden[:-1], self.lm_head.weight, ids[1:], temperature, with_entropy)
+        with self._arithmetic():
+            logprobs, entropy = token_logprob(hidden[:-1], self.lm_head.weight, ids[1:], temperature, with_entropy)
         first = batch.position_ids.to(hidden.device) == 0
         logprobs = nn.functional.pad(logprobs, (1, 0)).masked_fill(first, 0)
         if entropy is None:
@@ -123,25 +140,34 @@ class DeepseekForCausalLM(PreTrainedModel):
     # ---------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def prefill(self, batch: PackedBatch, cache: LatentCache, slots: Tensor) -> Tensor:
+    def prefill(self, batch: PackedBatch, cache: LatentCache, slots: Tensor) -> NextTokens:
         """Appends sequence i of the batch to slot `slots[i]`, whatever that slot already holds.
 
-        Returns next-token logits [N, V]. The batch's own position_ids are not used: positions go on from each
-        slot's length.
+        The batch's own position_ids are not used: positions go on from each slot's length.
         """
         lengths = batch.lengths
         layout = BlockLayout.build(lengths, self.device)
         rows = self._run_cached(batch.input_ids.to(self.device)[layout.row_token], layout, cache, slots, lengths)
         last = layout.token_row[batch.cu_seqlens[1:].to(self.device).long() - 1]
-        return self.lm_head(rows[last])
+        return self._next_tokens(rows[last])
 
     @torch.no_grad()
-    def decode(self, tokens: Tensor, cache: LatentCache, slots: Tensor) -> Tensor:
-        """Appends one token to each slot: tokens [B], slots [B] -> next-token logits [B, V]."""
+    def decode(self, tokens: Tensor, cache: LatentCache, slots: Tensor) -> NextTokens:
+        """Appends one token to each slot: tokens [B], slots [B]."""
         count = len(tokens)
         index = torch.arange(count)
         layout = BlockLayout((Group(count, 1),), (index,), index, index, index, None)
-        return self.lm_head(self._run_cached(tokens.to(self.device), layout, cache, slots, [1] * count))
+        return self._next_tokens(self._run_cached(tokens.to(self.device), layout, cache, slots, [1] * count))
+
+    @torch.no_grad()
+    def score(self, hidden: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
+        """log pi of tokens [N] that follow hidden states [N, D], by the operator that the learner uses: [N] nats."""
+        with self._arithmetic():
+            return token_logprob(hidden, self.lm_head.weight, tokens, temperature)[0]
+
+    def _next_tokens(self, hidden: Tensor) -> NextTokens:
+        with self._arithmetic():
+            return NextTokens(hidden, self.lm_head(hidden))
 
     def _run_cached(
         self, ids: Tensor, layout: BlockLayout, cache: LatentCache, slots: Tensor, lengths: list[int]
@@ -151,7 +177,8 @@ class DeepseekForCausalLM(PreTrainedModel):
             raise ValueError(f"the cache was not made for a {self.config.model_type} model; make it with its config")
         step = CacheStep.build(cache, slots, lengths, layout)
         positions = torch.cat([group.positions.flatten() for group in step.groups])
-        rows = self.model.run(ids, ForwardContext(layout, self.model.rope(positions), sparse, cache=step))
+        with self._arithmetic():
+            rows = self.model.run(ids, ForwardContext(layout, self.model.rope(positions), sparse, cache=step))
         cache.lengths[slots.cpu()] += torch.tensor(lengths)
         return rows
 
@@ -212,6 +239,9 @@ class DeepseekForCausalLM(PreTrainedModel):
 
     # -- inside
     # --------------------------------------------------------------------------------------------------
+
+    def _arithmetic(self) -> AbstractContextManager[None]:
+        return batch_invariant() if self.batch_invariant else nullcontext()
 
     def _resolve_attention(self, attention: str, indexer_loss: str | None, collect: DsaStats | None) -> bool:
         has_indexer = is_sparse(self.config)

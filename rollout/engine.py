@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from model import DeepseekForCausalLM, LatentCache, PackedBatch, SlotRows
+from model import DeepseekForCausalLM, LatentCache, NextTokens, PackedBatch, SlotRows
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,14 @@ class TorchEngine:
             self.model.train(was_training)
         return [completion for completion in results if completion is not None]
 
-    def _batch(
-        self, requests: list[Generation], temperature: float, earlier: Mapping[int, _Turn]
-    ) -> list[Completion]:
+    def _batch(self, requests: list[Generation], temperature: float, earlier: Mapping[int, _Turn]) -> list[Completion]:
         device = self.model.device
         limits = torch.tensor([r.max_new_tokens for r in requests])
         longest = int(limits.max())
         draws = torch.from_numpy(np.stack([uniforms(r.seed, longest) for r in requests])).to(device)
         capacity = max(len(r.token_ids) + r.max_new_tokens for r in requests)
         cache = LatentCache(self.model.config, len(requests), capacity, self.model.dtype, device)
-        logits = self._prefill(requests, cache, earlier)
+        following = self._prefill(requests, cache, earlier)
 
         tokens = np.zeros((len(requests), longest), dtype=np.int32)
         logprobs = np.zeros((len(requests), longest), dtype=np.float32)
@@ -112,7 +110,9 @@ class TorchEngine:
         alive = np.arange(len(requests))  # row of each live cache slot
         slots = torch.arange(len(requests), device=device)
         for position in range(longest):
-            chosen, chosen_logprobs = sample(logits, draws[alive, position], temperature)
+            chosen, chosen_logprobs = sample(following.logits, draws[alive, position], temperature)
+            if self.model.batch_invariant:
+                chosen_logprobs = self.model.score(following.hidden, chosen, temperature or 1.0)
             tokens[alive, position] = chosen.cpu().numpy()
             logprobs[alive, position] = chosen_logprobs.cpu().numpy()
             lengths[alive] += 1
@@ -128,7 +128,7 @@ class TorchEngine:
                 alive, chosen = alive[order], chosen[kept]
                 cache.keep(kept)
                 slots = torch.arange(len(alive), device=device)
-            logits = self.model.decode(chosen, cache, slots)
+            following = self.model.decode(chosen, cache, slots)
         return [
             Completion(tokens[i, : lengths[i]], logprobs[i, : lengths[i]], "stop" if ended[i] else "length")
             for i in range(len(requests))
@@ -140,11 +140,10 @@ class TorchEngine:
             token_ids = (*request.token_ids, *written.tolist())
             self._turns[request.conversation] = _Turn(token_ids, cache.read_slot(slot), self.version)
 
-    def _prefill(
-        self, requests: list[Generation], cache: LatentCache, earlier: Mapping[int, _Turn]
-    ) -> torch.Tensor:
-        """Fills the cache and returns next-token logits [B, V]. A turn that goes on from an earlier one runs its new
-        tokens only; a prompt that several requests share, as those of a group do, is run once and copied."""
+    def _prefill(self, requests: list[Generation], cache: LatentCache, earlier: Mapping[int, _Turn]) -> NextTokens:
+        """Fills the cache and returns what predicts the next tokens of B requests. A turn that goes on from an earlier
+        one runs its new tokens only; a prompt that several requests share, as those of a group do, is run once and
+        copied."""
         prompts = [tuple(request.token_ids) for request in requests]
         known = [0] * len(prompts)
         numbers: dict[tuple[int, ...], int] = {}
@@ -156,32 +155,36 @@ class TorchEngine:
             else:
                 numbers.setdefault(prompt, len(numbers))
         new = [slot for slot in range(len(prompts)) if not known[slot]]
-        vocabulary = self.model.lm_head.weight
-        logits = vocabulary.new_empty(len(prompts), len(vocabulary))
+        parts, rows = [], []
         if new:
             source = torch.tensor([numbers[prompts[slot]] for slot in new])
-            logits[new] = self._prefill_once(list(numbers), source, torch.tensor(new), cache)
+            parts.append(self._prefill_once(list(numbers), source, torch.tensor(new), cache))
+            rows += new
         more = [slot for slot in range(len(prompts)) if known[slot]]
         if more:
             batch = PackedBatch.from_sequences([prompts[slot][known[slot] :] for slot in more])
-            logits[more] = self.model.prefill(batch.to(self.model.device), cache, torch.tensor(more))
-        return logits
+            parts.append(self.model.prefill(batch.to(self.model.device), cache, torch.tensor(more)))
+            rows += more
+        place = torch.tensor(rows, device=self.model.device).argsort()
+        return NextTokens(
+            torch.cat([part.hidden for part in parts])[place], torch.cat([part.logits for part in parts])[place]
+        )
 
     def _prefill_once(
         self, prompts: list[tuple[int, ...]], source: torch.Tensor, slots: torch.Tensor, cache: LatentCache
-    ) -> torch.Tensor:
-        """Runs distinct prompts; slot `slots[i]` gets a copy of prompt `source[i]`, whose logits stand at row i."""
+    ) -> NextTokens:
+        """Runs distinct prompts; slot `slots[i]` gets a copy of prompt `source[i]`, as does row i of the result."""
         longest = max(len(prompt) for prompt in prompts)
         once = LatentCache(self.model.config, len(prompts), longest, self.model.dtype, self.model.device)
         batch = PackedBatch.from_sequences(prompts).to(self.model.device)
-        logits = self.model.prefill(batch, once, torch.arange(len(prompts)))
+        following = self.model.prefill(batch, once, torch.arange(len(prompts)))
         cache.lengths[slots] = once.lengths[source]
         source, slots = source.to(self.model.device), slots.to(self.model.device)
         for store, filled in ((cache.kv, once.kv), (cache.index_k, once.index_k)):
             if store is not None and filled is not None:
                 for layer, values in zip(store, filled, strict=True):
                     layer[slots, :longest] = values[source]
-        return logits[source]
+        return following[source]
 
 
 @dataclass(frozen=True)

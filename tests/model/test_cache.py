@@ -31,12 +31,12 @@ def test_prefill_append_decode_equal_full_forward(config) -> None:
     slots, held = torch.tensor([3, 0, 4]), [0, 0, 0]
     for turn in ([40, 7, 21], [1, 30, 9], [20, 2, 40]):
         parts = [text[at : at + more] for text, at, more in zip(texts, held, turn, strict=True)]
-        logits = model.prefill(PackedBatch.from_sequences(parts), cache, slots)
+        logits = model.prefill(PackedBatch.from_sequences(parts), cache, slots).logits
         held = [at + more for at, more in zip(held, turn, strict=True)]
         want = torch.stack([e[at - 1] for e, at in zip(expected, held, strict=True)])
         torch.testing.assert_close(logits, want, atol=1e-5, rtol=0)
     for _ in range(15):
-        logits = model.decode(torch.stack([text[at] for text, at in zip(texts, held, strict=True)]), cache, slots)
+        logits = model.decode(torch.stack([text[at] for text, at in zip(texts, held, strict=True)]), cache, slots).logits
         held = [at + 1 for at in held]
         want = torch.stack([e[at - 1] for e, at in zip(expected, held, strict=True)])
         torch.testing.assert_close(logits, want, atol=1e-5, rtol=0)
@@ -52,7 +52,7 @@ def test_keep_puts_slots_in_the_given_order(kept: list[int]) -> None:
     model.prefill(PackedBatch.from_sequences([t[: 30 + i] for i, t in enumerate(texts)]), cache, torch.arange(4))
     cache.keep(torch.tensor(kept))
     assert cache.lengths.tolist() == [30 + i for i in kept] + [0] * (4 - len(kept))
-    logits = model.decode(torch.stack([texts[i][30 + i] for i in kept]), cache, torch.arange(len(kept)))
+    logits = model.decode(torch.stack([texts[i][30 + i] for i in kept]), cache, torch.arange(len(kept))).logits
     want = torch.stack([full(model, texts[i])[30 + i] for i in kept])
     torch.testing.assert_close(logits, want, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="distinct"):
@@ -67,12 +67,12 @@ def test_keep_moves_slots_and_reset_empties_them() -> None:
     model.prefill(PackedBatch.from_sequences([t[: 30 + i] for i, t in enumerate(texts)]), cache, torch.arange(4))
     cache.keep(torch.tensor([1, 3]))
     assert cache.lengths.tolist() == [31, 33, 0, 0]
-    logits = model.decode(torch.stack([texts[1][31], texts[3][33]]), cache, torch.arange(2))
+    logits = model.decode(torch.stack([texts[1][31], texts[3][33]]), cache, torch.arange(2)).logits
     torch.testing.assert_close(logits[0], full(model, texts[1])[31], atol=1e-5, rtol=0)
     torch.testing.assert_close(logits[1], full(model, texts[3])[33], atol=1e-5, rtol=0)
     # A reused slot must not see what it held before.
     cache.reset(torch.tensor([0]))
-    logits = model.prefill(PackedBatch.from_sequences([texts[2][:20]]), cache, torch.tensor([0]))
+    logits = model.prefill(PackedBatch.from_sequences([texts[2][:20]]), cache, torch.tensor([0])).logits
     torch.testing.assert_close(logits[0], full(model, texts[2])[19], atol=1e-5, rtol=0)
 
 
