@@ -25,7 +25,6 @@ from kernels.tuning import config
 _WORKSPACE_BYTES = 4 << 30  # P, dS and the partial rows of one chunk of queries; results do not depend on it
 
 
-@torch.library.custom_op("polymath::sparse_mla_backward", mutates_args=())
 def sparse_mla_backward(
     q: Tensor, kv: Tensor, indices: Tensor, out: Tensor, lse: Tensor, grad_out: Tensor, scale: float, value_dim: int
 ) -> tuple[Tensor, Tensor]:
@@ -34,7 +33,7 @@ def sparse_mla_backward(
     Args:
         q: [T, H, D] bf16, fp16 or fp32.
         kv: [S, D]; a value is the first `value_dim` columns.
-        indices: [T, k] int32, -1 for none.
+        indices: [T, k] int32 or int64, -1 for none.
         out, lse: the forward's results, [T, H, value_dim] and [T, H] float32 (natural log).
         grad_out: [T, H, value_dim].
         scale: softmax scale.
@@ -44,7 +43,8 @@ def sparse_mla_backward(
         dq [T, H, D] and dkv [S, D] in the dtype of q. A row of dq depends on that query alone; a row of dkv is the
         sum over the queries that selected it, in their order. A query without a key adds nothing.
     """
-    q, kv, indices, out, grad_out = (x.contiguous() for x in (q, kv, indices, out, grad_out))
+    q, kv, indices, out, grad_out = (x.contiguous() for x in (q, kv, indices.int(), out, grad_out))
+    lse = lse.contiguous()
     queries, heads, dim = q.shape
     slots = indices.shape[1]
     if queries == 0 or slots == 0:
@@ -62,13 +62,6 @@ def sparse_mla_backward(
         partials = _partials(p, ds, q[part], grad_out[part], indices[part], tiles)
         segment_sum(partials, *inverse_lists(indices[part], len(kv)), dkv)
     return dq, dkv.to(kv.dtype)
-
-
-@sparse_mla_backward.register_fake
-def _(
-    q: Tensor, kv: Tensor, indices: Tensor, out: Tensor, lse: Tensor, grad_out: Tensor, scale: float, value_dim: int
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q, memory_format=torch.contiguous_format), kv.new_empty(kv.shape)
 
 
 def _tiles(dtype: torch.dtype, heads: int, dim: int, value_dim: int) -> dict[str, int]:
