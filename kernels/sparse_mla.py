@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kernels.backend import use_triton
 from kernels.tiles import accumulation_dtype
 
 
@@ -15,16 +16,20 @@ def sparse_mla_attention(
 
     Args:
         q: [T, H, D] absorbed queries, D = kv_lora_rank + qk_rope_head_dim.
-        kv: [S, D] latent rows; a value is the first `value_dim` columns of the same row.
-        indices: [T, k] rows of `kv` for each query; -1 is padding. The order does not matter.
+        kv: [S, D] latent rows in q's dtype; a value is the first `value_dim` columns of the same row.
+        indices: [T, k] int32 or int64, rows of `kv` for each query; -1 is padding. In exact arithmetic the order does
+            not matter; equal bits come from equal order.
         scale: softmax scale. It belongs to the *unabsorbed* head size (nope + rope), not to D.
         value_dim: kv_lora_rank.
-        chunk: queries gathered at a time, which bounds memory to chunk * k * D elements in the forward.
+        chunk: queries that the torch body gathers at a time, which bounds its memory to chunk * k * D elements in the
+            forward.
 
     Returns:
-        out [T, H, value_dim] and the natural-log sum of exponentials lse [T, H]. A query without a key gives
-        out = 0 and lse = -inf.
+        out [T, H, value_dim] in q's dtype and the natural-log sum of exponentials lse [T, H] in float32 (float64 for
+        float64). A query without a key gives out = 0 and lse = -inf. On CUDA no gradient flows through lse.
     """
+    if use_triton(q):
+        return _sparse_mla(q, kv, indices, scale, value_dim)
     parts = [_attend(q[i : i + chunk], kv, indices[i : i + chunk], scale, value_dim) for i in range(0, len(q), chunk)]
     return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])
 
@@ -38,3 +43,46 @@ def _attend(q: Tensor, kv: Tensor, indices: Tensor, scale: float, value_dim: int
     # A row of only -inf would give exp(nan): its probabilities are 0 by definition.
     probs = (scores - lse.masked_fill(empty.all(-1, keepdim=True), 0).unsqueeze(-1)).exp()
     return probs.to(q.dtype) @ rows[..., :value_dim], lse
+
+
+@torch.library.custom_op("polymath::sparse_mla", mutates_args=())
+def _sparse_mla(q: Tensor, kv: Tensor, indices: Tensor, scale: float, value_dim: int) -> tuple[Tensor, Tensor]:
+    from kernels.sparse_mla_triton import sparse_mla_forward
+
+    return sparse_mla_forward(q, kv, indices, scale, value_dim)
+
+
+@_sparse_mla.register_fake
+def _(q: Tensor, kv: Tensor, indices: Tensor, scale: float, value_dim: int) -> tuple[Tensor, Tensor]:
+    return q.new_empty(*q.shape[:2], value_dim), q.new_empty(q.shape[:2], dtype=torch.float32)
+
+
+@torch.library.custom_op("polymath::sparse_mla_backward", mutates_args=())
+def _sparse_mla_backward(
+    q: Tensor, kv: Tensor, indices: Tensor, out: Tensor, lse: Tensor, grad_out: Tensor, scale: float, value_dim: int
+) -> tuple[Tensor, Tensor]:
+    from kernels.sparse_mla_backward_triton import sparse_mla_backward
+
+    return sparse_mla_backward(q, kv, indices, out, lse, grad_out, scale, value_dim)
+
+
+@_sparse_mla_backward.register_fake
+def _(
+    q: Tensor, kv: Tensor, indices: Tensor, out: Tensor, lse: Tensor, grad_out: Tensor, scale: float, value_dim: int
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(kv)
+
+
+def _save(ctx, inputs, output) -> None:
+    q, kv, indices, ctx.scale, ctx.value_dim = inputs
+    ctx.save_for_backward(q, kv, indices, *output)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx, grad_out: Tensor, grad_lse: Tensor | None):
+    q, kv, indices, out, lse = ctx.saved_tensors
+    dq, dkv = _sparse_mla_backward(q, kv, indices, out, lse, grad_out, ctx.scale, ctx.value_dim)
+    return dq, dkv, None, None, None
+
+
+_sparse_mla.register_autograd(_backward, setup_context=_save)
