@@ -1,6 +1,6 @@
 """Runs the validation ladder of every kernel on the GPU and prints one line for each check.
 
-    python -m benchmarks.gpu_check [NAME ...] [--jobs 3] [--deadline 180]
+    python -m benchmarks.gpu_check [NAME ...] [--jobs 3] [--patience 120]
 
 A module of `kernels/checks/` holds functions `check_<name>(report)`; each calls `report(what, ok, detail)` for each
 thing that it checks. Every module runs in a process of its own, so that a kernel that hangs or breaks its CUDA context
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import multiprocessing
 import pkgutil
 import sys
 import time
@@ -19,12 +18,13 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 
 import kernels.checks
 from benchmarks.provenance import provenance, result_path
+from benchmarks.worker import WorkerFailed, messages
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(kernels.checks.__path__))
 
@@ -48,7 +48,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="The validation ladder of every kernel, on the GPU.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(NAMES)}")
     parser.add_argument("--jobs", type=int, default=3, help="modules checked at one time")
-    parser.add_argument("--deadline", type=float, default=180, help="seconds for a module, its compilation included")
+    parser.add_argument("--patience", type=float, default=120, help="seconds from one line of a module to the next")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.names) - set(NAMES))
     if unknown:
@@ -64,7 +64,7 @@ def main() -> int:
     start, lines = time.perf_counter(), []
 
     def run(name: str) -> list[Line]:
-        found = run_module(name, arguments.deadline)
+        found = run_module(name, arguments.patience)
         print("\n".join(map(str, found)), flush=True)
         return found
 
@@ -80,46 +80,28 @@ def main() -> int:
     return 0 if lines and all(line.ok for line in lines) else 1
 
 
-def run_module(name: str, deadline: float) -> list[Line]:
+def run_module(name: str, patience: float) -> list[Line]:
     """Lines of one module, checked in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=check_module, args=(name, sender), daemon=True)
-    process.start()
-    sender.close()
     lines: list[Line] = []
-    end = time.monotonic() + deadline
     last = time.monotonic()
-    while True:
-        if not receiver.poll(max(0.0, end - time.monotonic())):
-            process.kill()
-            why = f"no result within {deadline:.0f} s: it hangs, or takes too long after the line above"
-            lines.append(Line(name, "deadline", False, time.monotonic() - last, why))
-            break
-        try:
-            what, ok, seconds, detail = receiver.recv()
-        except EOFError:
-            process.join()
-            if process.exitcode != 0:
-                why = f"its process ended with code {process.exitcode}"
-                lines.append(Line(name, "process", False, time.monotonic() - last, why))
-            elif not lines:
-                lines.append(Line(name, "nothing checked", False, time.monotonic() - last, "no function check_*"))
-            break
-        lines.append(Line(name, what, ok, seconds, detail))
-        last = time.monotonic()
-    process.join()
-    return lines
+    try:
+        for message in messages(check_module, name, patience=patience):
+            lines.append(Line(name, *message))
+            last = time.monotonic()
+        failure = "" if lines else "it has no function check_*"
+    except WorkerFailed as error:
+        failure = str(error)
+    return [*lines, Line(name, "process", False, time.monotonic() - last, failure)] if failure else lines
 
 
-def check_module(name: str, sender: Connection) -> None:
-    """Runs every `check_*` of `kernels.checks.<name>`; sends (what, ok, seconds, detail). Body of the process."""
+def check_module(send: Callable[[Any], None], name: str) -> None:
+    """Runs every `check_*` of `kernels.checks.<name>`; sends (what, ok, seconds, detail)."""
     last = time.perf_counter()
 
     def report(what: str, ok: bool, detail: str = "") -> None:
         nonlocal last
         now = time.perf_counter()
-        sender.send((what, bool(ok), now - last, detail))
+        send((what, bool(ok), now - last, detail))
         last = now
 
     for function_name, check in _checks(name, report):
@@ -128,10 +110,10 @@ def check_module(name: str, sender: Connection) -> None:
             torch.cuda.synchronize()
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
-            text = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
-            report(function_name, False, f"{text[:300]} ({where.filename.rpartition('/')[2]}:{where.lineno})")
+            text = (str(error).strip().splitlines() or ["no message"])[0]
+            at = f"{where.filename.rpartition('/')[2]}:{where.lineno}"
+            report(function_name, False, f"{type(error).__name__}: {text[:300]} ({at})")
             traceback.print_exc()
-    sender.close()
 
 
 def _checks(name: str, report: Callable[..., None]) -> list[tuple[str, Callable[..., None]]]:
