@@ -57,6 +57,39 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, rows: Tensor
     return torch.stack(out)
 
 
+def dense_lse(q: Tensor, k_nope: Tensor, k_rope: Tensor, ends: Tensor, scale: float) -> Tensor:
+    """[M, H] float32 natural log-sum-exp of q [M, H, nope + rope] over the first `ends[m]` keys, k_nope [N, H, nope]
+    and k_rope [N, rope]. Products in the inputs' precision with float32 sums, as an attention kernel makes them."""
+    hidden = torch.arange(len(k_rope), device=q.device) >= ends.unsqueeze(1)
+    columns = []
+    for h in range(q.shape[1]):
+        keys = torch.cat([k_nope[:, h], k_rope], 1)
+        columns.append((q[:, h] @ keys.t()).float().mul_(scale).masked_fill_(hidden, -torch.inf).logsumexp(-1))
+    return torch.stack(columns, 1)
+
+
+def kl_gradients(
+    index_q: Tensor, index_k: Tensor, index_weights: Tensor, q: Tensor, k_nope: Tensor, k_rope: Tensor, lse: Tensor,
+    ends: Tensor, scale: float, rows: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Gradients of the warm-up KL in index_q [M, J, d] and index_weights [M, J], for the queries `rows`: the target is
+    exp(score - lse), averaged over the heads of the main attention."""
+    seen = torch.arange(len(k_rope), device=q.device) < ends[rows].unsqueeze(1)
+    target = torch.zeros_like(seen, dtype=torch.float64)
+    for h in range(q.shape[1]):
+        scores = q[rows, h].double() @ torch.cat([k_nope[:, h], k_rope], 1).double().t() * scale
+        target += (scores - lse[rows, h, None].double()).exp().where(seen, 0) / q.shape[1]
+    grad_q, grad_weights = [], []
+    for row, p, visible in zip(rows.tolist(), target, seen, strict=True):
+        products = index_q[row].double() @ index_k.double().t()
+        weights = index_weights[row].double()
+        scores = (weights @ products.relu()).masked_fill(~visible, -torch.inf)
+        grad = scores.softmax(-1) - p
+        grad_q.append((weights.unsqueeze(1) * (products > 0) * grad) @ index_k.double())
+        grad_weights.append(products.relu() @ grad)
+    return torch.stack(grad_q), torch.stack(grad_weights)
+
+
 def token_logprob(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """[T] log-probabilities of the targets."""
     logits = hidden.double() @ weight.double().t()
