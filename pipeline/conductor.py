@@ -90,7 +90,7 @@ def run_stages(
         conductor = _Conductor(run, config, progress, go_on)
         with _stop_on_signals(), errors_to_log():
             try:
-                return [conductor.run(spec, spec.name in force) for spec in with_needs(targets)]
+                return [conductor.run(spec, spec.name in force) for spec in with_needs(targets, config)]
             except KeyboardInterrupt:
                 raise Interrupted("Stopped between two stages.", go_on) from None
             finally:
@@ -181,7 +181,7 @@ class _Conductor:
             self._runtime = create_runtime(self._config)
         self._runtime.log = self._run.log(spec.name)
         inputs: dict[str, dict[str, Artifact]] = {}
-        for name in spec.needs:
+        for name in spec.needs_under(self._config):
             needed = self._run.stage_manifest(name)
             inputs[name] = dict(needed.outputs) if needed is not None else {}
         context = StageContext(
@@ -227,10 +227,18 @@ def _refuse_missing(plan: Plan, targets: Sequence[str], run: Run, sources: Sourc
 
 def _refuse_bad_files(plan: Plan, config: Config) -> None:
     """Own files are looked at before the first stage, not hours later when the first stage that reads them begins."""
-    own = any(domain.data is not None or domain.reward is not None for domain in config.domains.values())
+    # Each is imported where it is needed: what stands behind them is slow to load, and few runs have own files.
     ahead = {part.name for part in plan.ahead}
+    if config.model.path is not None and ahead & {"base", "sparsify"}:
+        from pipeline.own_model import check_model
+
+        check_model(config)
+    if config.sparsify.data is not None and "sparsify" in ahead:
+        from pipeline.own_texts import check_texts
+
+        check_texts(config.sparsify.data)
+    own = any(domain.data is not None or domain.reward is not None for domain in config.domains.values())
     if own and any(spec.tries for spec in STAGES if spec.name in ahead):
-        # Imported here: the generators behind it are slow to load, and few runs have own files.
         from pipeline.tasks import check_own
 
         check_own(config, ("train", "heldout") if ahead & {"distill", "evaluate"} else ("train",))

@@ -14,7 +14,7 @@ from pipeline.config.schema import Config
 from pipeline.errors import UsageError
 from pipeline.machine import Resource, requirements
 from pipeline.runs import Manifest, Run, last_steps
-from pipeline.stages import STAGES, StageSpec, stage
+from pipeline.stages import STAGES, StageSpec
 
 PlanState = Literal["cached", "stale", "interrupted", "failed", "missing", "running"]
 
@@ -24,6 +24,7 @@ class StagePlan:
     """One stage as it stands.
 
     Attributes:
+        needs: stages that it reads under the settings.
         state: cached (nothing to do), stale (done under other settings or inputs), interrupted or
             failed (goes on from its last step), missing (never begun), running (by another process now).
         reasons: why it is not cached.
@@ -34,6 +35,7 @@ class StagePlan:
 
     name: str
     does: str
+    needs: tuple[str, ...]
     state: PlanState
     reasons: tuple[str, ...] = ()
     steps: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -90,12 +92,12 @@ def all_or_names(targets: Sequence[str]) -> list[str]:
     return ["all"] if {spec.name for spec in STAGES} <= set(targets) else list(targets)
 
 
-def with_needs(targets: Collection[str]) -> list[StageSpec]:
+def with_needs(targets: Collection[str], config: Config) -> list[StageSpec]:
     """The targets and all that they need, in the order in which they run."""
     wanted = set(targets)
     for spec in reversed(STAGES):
         if spec.name in wanted:
-            wanted.update(spec.needs)
+            wanted.update(spec.needs_under(config))
     return [spec for spec in STAGES if spec.name in wanted]
 
 
@@ -121,7 +123,7 @@ class Standing:
 def stand(run: Run, spec: StageSpec, config: Config, force: bool = False) -> Standing:
     """Compares a stage's manifest with the settings, the inputs on record and the outputs on disk."""
     inputs: dict[str, str] = {}
-    for name in spec.needs:
+    for name in spec.needs_under(config):
         needed = run.stage_manifest(name)
         if needed is not None and needed.state == "done":
             inputs |= needed.hashes()
@@ -151,10 +153,11 @@ def make_plan(
     steps = last_steps(run.events.read())
     again: set[str] = set()
     plans = []
-    for spec in with_needs(targets):
+    for spec in with_needs(targets, config):
         standing = stand(run, spec, config, spec.name in force)
         state, reasons = standing.state, standing.reasons
-        waits = [name for name in spec.needs if name in again]
+        needs = spec.needs_under(config)
+        waits = [name for name in needs if name in again]
         if waits and state in ("cached", "stale"):
             state = "stale"
             first = tuple(f"input {name}/" for name in waits)
@@ -164,13 +167,13 @@ def make_plan(
             again.add(spec.name)
         seconds, measured = _estimate(spec, standing, preset)
         at = {domain or "": step for (name, domain), step in steps.items() if name == spec.name}
-        plans.append(StagePlan(spec.name, spec.does, state, reasons, at, seconds, measured))
+        plans.append(StagePlan(spec.name, spec.does, needs, state, reasons, at, seconds, measured))
     return Plan(str(run.path), tuple(plans), tuple(requirements(config)))
 
 
 def blocked_by(plan: Plan, targets: Collection[str]) -> list[StagePlan]:
     """Needed stages that are not targets and not cached: what `--no-deps` refuses to run."""
-    needed = {name for target in targets for name in stage(target).needs}
+    needed = {name for part in plan.stages if part.name in targets for name in part.needs}
     return [part for part in plan.ahead if part.name in needed - set(targets)]
 
 

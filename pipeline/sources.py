@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -41,7 +41,19 @@ class Row:
 
 
 def read_rows(source: str, subset: str | None, split: str) -> tuple[list[Row], list[str]]:
-    """All rows of a source, and a sentence for each line that is no row.
+    """All rows of a source, and a sentence for each line that is no row; arguments and errors of `stream_rows`."""
+    rows: list[Row] = []
+    problems: list[str] = []
+    for found in stream_rows(source, subset, split):
+        if isinstance(found, Row):
+            rows.append(found)
+        else:
+            problems.append(found)
+    return rows, problems
+
+
+def stream_rows(source: str, subset: str | None, split: str) -> Iterator[Row | str]:
+    """The rows of a source one by one, and in the place of a line that is no row a sentence that says so.
 
     `source` is a `.jsonl` or `.parquet` file, a folder of `save_to_disk`, a folder of data files, or a
     dataset's name. A folder or name may end in `:split`, which then goes before `split`.
@@ -55,14 +67,14 @@ def read_rows(source: str, subset: str | None, split: str) -> tuple[list[Row], l
         )
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".jsonl":
-        return _read_jsonl(source, path)
+        return _jsonl_rows(source, path)
     if path.is_file() and path.suffix == ".parquet":
-        return _numbered(source, _parquet_rows(source, path)), []
+        return _numbered(source, _parquet_rows(source, path))
     if path.is_file():
         raise SourceError(f"{source}: expected a .jsonl or .parquet file, got {path.suffix or 'no suffix'}")
     if not path.exists() and path.suffix in FILE_SUFFIXES:
         raise SourceError(f"{source}: no such file (looked in {path.parent.absolute()})")
-    return _numbered(source, _dataset_rows(source, subset, split)), []
+    return _numbered(source, _dataset_rows(source, subset, split))
 
 
 def local_path(source: str) -> Path | None:
@@ -85,37 +97,38 @@ def lookup(values: Mapping[str, Any], column: str) -> Any:
     return found
 
 
-def _read_jsonl(source: str, path: Path) -> tuple[list[Row], list[str]]:
-    rows, problems = [], []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            if not text.strip():
+def _jsonl_rows(source: str, path: Path) -> Iterator[Row | str]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                if not text.strip():
+                    continue
+                values = json.loads(text)
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                yield f"{source}, line {number}: not a line of JSON: {error}"
                 continue
-            values = json.loads(text)
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            problems.append(f"{source}, line {number}: not a line of JSON: {error}")
-            continue
-        if isinstance(values, dict):
-            rows.append(Row(source, "line", number, values))
-        else:
-            problems.append(f"{source}, line {number}: expected an object, got {type(values).__name__}")
-    return rows, problems
+            if isinstance(values, dict):
+                yield Row(source, "line", number, values)
+            else:
+                yield f"{source}, line {number}: expected an object, got {type(values).__name__}"
 
 
-def _numbered(source: str, rows: Iterable[Mapping[str, Any]]) -> list[Row]:
-    return [Row(source, "row", number, values) for number, values in enumerate(rows, start=1)]
+def _numbered(source: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+    for number, values in enumerate(rows, start=1):
+        yield Row(source, "row", number, values)
 
 
-def _parquet_rows(source: str, path: Path) -> Iterable[Mapping[str, Any]]:
+def _parquet_rows(source: str, path: Path) -> Iterator[Mapping[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"{source}: can not be read as Parquet: {error}") from error
-    return rows
 
 
 def _dataset_rows(source: str, subset: str | None, split: str) -> Iterable[Mapping[str, Any]]:

@@ -57,14 +57,40 @@ class BaseConfig:
 
 
 @dataclass
+class TextDataConfig:
+    """Own texts: a JSONL or Parquet file, or the name of a `datasets` dataset."""
+
+    train: str = ""  #: file (.jsonl, .parquet), folder of `save_to_disk`, or dataset name
+    heldout: str | None = None  #: the same for measuring; null = a tenth of train, by content hash
+    column: str = "text"  #: column that holds the text
+    split: str = "train"  #: split of a named dataset
+    subset: str | None = None  #: configuration of a named dataset
+
+
+@dataclass
+class NeedleConfig:
+    lengths: list[int] = field(default_factory=list)  #: tokens of the haystacks; empty = no needle test
+    depths: int = 5  #: places of the needle, evenly from the beginning to the end
+    samples: int = 8  #: haystacks of each length and depth
+
+
+@dataclass
 class SparsifyConfig:
+    data: TextDataConfig | None = None  #: own texts instead of base's corpus; with model.path, base is not needed
+    context_length: int | None = None  #: tokens of a packed sequence; null = a document each, as long as it is
+    join_documents: bool = False  #: documents of a packed sequence see one another; off, each sees itself alone
     warmup_steps: int = 60  #: steps of dense warm-up: everything frozen but the indexer
     sparse_steps: int = 60  #: steps of sparse training: top-k on, indexer by its KL, main model by the LM loss
     batch_tokens: int = 8192  #: tokens of one packed batch
+    warmup_accumulation: int = 1  #: packed batches of one step of the dense warm-up, their gradients summed
+    sparse_accumulation: int = 1  #: packed batches of one step of sparse training, their gradients summed
+    gradient_checkpointing: bool = False  #: layers run again in the backward pass, on the keys selected before
     warmup: OptimizerConfig = field(default_factory=OptimizerConfig)  #: the indexer's optimizer in the dense warm-up
     sparse: OptimizerConfig = field(default_factory=OptimizerConfig)  #: the main model's optimizer in sparse training
     indexer_lr: float = 1e-3  #: the indexer's own learning rate in the sparse stage
     eval_batches: int = 4  #: batches of the longest held-out texts behind the reported losses and attention shares
+    stats_every: int = 20  #: steps between two measurements on those batches; 0 = only before and after a phase
+    needle: NeedleConfig = field(default_factory=NeedleConfig)  #: retrieval from haystacks, dense against sparse
     checkpoint_every: int = 50  #: steps between two checkpoints to go on from
 
 

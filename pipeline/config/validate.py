@@ -57,6 +57,7 @@ RANGES: tuple[Range, ...] = (
             "seed",
             "*.steps",
             "*_steps",
+            "sparsify.stats_every",
             "model.first_k_dense_replace",
             "*.weight_decay",
             "*.kl_coef",
@@ -86,7 +87,10 @@ RANGES: tuple[Range, ...] = (
             "*.batch_tokens",
             "*.batch_size",
             "*.max_new_tokens",
+            "sparsify.*_accumulation",
             "sparsify.eval_batches",
+            "sparsify.needle.depths",
+            "sparsify.needle.samples",
             "*.prompts_per_step",
             "*.minibatches",
             "specialists.wave",
@@ -107,7 +111,7 @@ RANGES: tuple[Range, ...] = (
     ),
     Range(("model.vocab_size",), _at_least(300), "300 or more (256 bytes and the special tokens)"),
     Range(
-        ("model.max_position_embeddings", "sampling.max_context", "domains.*.group_size"),
+        ("model.max_position_embeddings", "sampling.max_context", "sparsify.context_length", "domains.*.group_size"),
         _at_least(2),
         "2 or more",
     ),
@@ -179,9 +183,14 @@ RANGES: tuple[Range, ...] = (
         "the name of an environment variable, not the key itself",
     ),
     Range(
-        ("run", "judge.model", "metrics.project", "runtime.address", "domains.*.data.split"),
+        ("run", "judge.model", "metrics.project", "runtime.address", "*.data.split", "sparsify.data.column"),
         lambda value: bool(value.strip()),
         "some text",
+    ),
+    Range(
+        ("sparsify.needle.lengths",),
+        lambda value: all(length >= 2 for length in value),
+        "a list of lengths of 2 tokens or more",
     ),
     Range(
         ("metrics.sinks",),
@@ -280,6 +289,10 @@ def _check_between(config: Config) -> Iterator[Finding]:
             ("model.num_experts_per_tok", "model.n_routed_experts"),
             (context, "model.max_position_embeddings"),
         ]
+        if config.sparsify.context_length is not None:
+            at_most.append(("sparsify.context_length", "model.max_position_embeddings"))
+    if config.sparsify.context_length is not None:
+        at_most.append(("sparsify.context_length", "sparsify.batch_tokens"))
     below = [("sampling.max_new_tokens", context)]
     below += [(f"domains.{name}.max_new_tokens", context) for name, d in domains.items() if d.max_new_tokens]
     values = dict(leaves(config))
@@ -295,6 +308,21 @@ def _check_between(config: Config) -> Iterator[Finding]:
                 f"must hold one whole conversation, {context} ({sampling.max_context}), got {values[key]}."
             )
             yield (key, context), message, None
+    yield from _check_sparsify(config)
     if config.device == "cpu" and config.runtime.gpus_per_worker > 0:
         message = f"must be 0 where device is cpu, got {config.runtime.gpus_per_worker}."
         yield ("runtime.gpus_per_worker", "device"), message, None
+
+
+def _check_sparsify(config: Config) -> Iterator[Finding]:
+    sparsify, longest = config.sparsify, config.model.max_position_embeddings
+    if sparsify.data is not None and not sparsify.data.train:
+        yield ("sparsify.data.train",), "must name a file, folder or dataset.", None
+    if sparsify.join_documents and sparsify.context_length is None:
+        message = "needs sparsify.context_length, the length of the sequences that documents are joined to."
+        yield ("sparsify.join_documents", "sparsify.context_length"), message, None
+    if config.model.path is None and any(length > longest for length in sparsify.needle.lengths):
+        message = (
+            f"must be at most model.max_position_embeddings ({longest}) each, got {max(sparsify.needle.lengths)}."
+        )
+        yield ("sparsify.needle.lengths", "model.max_position_embeddings"), message, None

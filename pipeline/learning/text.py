@@ -1,21 +1,19 @@
-"""Tokenised documents and the batches that a language-model loss is taken on."""
+"""Tokenised documents: what of them counts in a language-model loss, and their files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
-from kernels import token_logprob
-from model import DeepseekForCausalLM, PackedBatch
-from pipeline.learning.batches import split_tokens
-from pipeline.runs.atomic import atomic_file
+from pipeline.runs.atomic import atomic_file, commit_folder
 from rollout.chat import Chat
 from rollout.records import MODES
-from rollout.seeding import seed_for
 from specialists.corpus import Document
 
 
@@ -25,17 +23,6 @@ class Text:
 
     token_ids: np.ndarray
     mask: np.ndarray
-
-
-@dataclass(frozen=True)
-class TextBatch:
-    """A packed batch and the tokens [T] bool whose loss counts."""
-
-    packed: PackedBatch
-    mask: torch.Tensor
-
-    def to(self, device: torch.device) -> TextBatch:
-        return TextBatch(self.packed.to(device), self.mask.to(device))
 
 
 def tokenise(documents: Sequence[Document], chat: Chat) -> list[Text]:
@@ -58,55 +45,6 @@ def _text(token_ids: Sequence[int], opening: np.ndarray, end_token_id: int) -> T
     return Text(ids, mask)
 
 
-class TextBatches:
-    """The batches of a training run: step `n` has the same documents however often it is asked for.
-
-    Each epoch shuffles the documents by its own seed and cuts them into runs of about `batch_tokens` tokens.
-    """
-
-    def __init__(self, texts: Sequence[Text], batch_tokens: int, seed: int) -> None:
-        if not texts:
-            raise ValueError("there is no text to train on")
-        self.texts, self.batch_tokens, self.seed = texts, batch_tokens, seed
-        self._epochs: list[list[list[int]]] = []
-
-    def batch(self, step: int) -> TextBatch:
-        epoch = 0
-        while True:
-            if epoch == len(self._epochs):
-                self._epochs.append(self._shuffled(epoch))
-            if step < len(self._epochs[epoch]):
-                return text_batch([self.texts[i] for i in self._epochs[epoch][step]])
-            step -= len(self._epochs[epoch])
-            epoch += 1
-
-    def _shuffled(self, epoch: int) -> list[list[int]]:
-        order = np.random.default_rng(seed_for(self.seed, "epoch", epoch)).permutation(len(self.texts))
-        runs: list[list[int]] = [[]]
-        total = 0
-        for index in order:
-            if runs[-1] and total + len(self.texts[index].token_ids) > self.batch_tokens:
-                runs.append([])
-                total = 0
-            runs[-1].append(int(index))
-            total += len(self.texts[index].token_ids)
-        return runs
-
-
-def text_batch(texts: Sequence[Text]) -> TextBatch:
-    """One packed batch of the documents, in order."""
-    packed = PackedBatch.from_sequences([text.token_ids for text in texts])
-    return TextBatch(packed, torch.from_numpy(np.concatenate([text.mask for text in texts])))
-
-
-def text_loss(model: DeepseekForCausalLM, batch: TextBatch, hidden: torch.Tensor) -> torch.Tensor:
-    """Mean negative log-likelihood (nats per token) of the tokens whose loss counts; the head runs on no other."""
-    counted = batch.mask.nonzero()[:, 0]
-    targets = batch.packed.input_ids[counted]
-    logprobs, _ = token_logprob(hidden[counted - 1], model.lm_head.weight, targets)
-    return -logprobs.mean()
-
-
 def save_texts(path: Path, texts: Sequence[Text]) -> None:
     """Writes documents as one `.npz` file, which `load_texts` reads."""
     lengths = np.array([len(text.token_ids) for text in texts], dtype=np.int64)
@@ -115,14 +53,50 @@ def save_texts(path: Path, texts: Sequence[Text]) -> None:
         np.savez(file, token_ids=ids, mask=mask, lengths=lengths)
 
 
-def load_texts(path: Path) -> list[Text]:
+def load_texts(path: Path) -> Sequence[Text]:
+    """The documents of a file of `save_texts`, or of a folder of `save_plain_texts`."""
+    if path.is_dir():
+        return PlainTexts(path)
     with np.load(path) as data:
         cuts = data["lengths"].cumsum()[:-1]
         parts = zip(np.split(data["token_ids"], cuts), np.split(data["mask"], cuts), strict=True)
         return [Text(ids, mask) for ids, mask in parts]
 
 
-def in_runs(texts: Sequence[Text], batch_tokens: int) -> list[TextBatch]:
-    """All documents once, in batches of similar length: for measuring."""
-    lengths = [len(text.token_ids) for text in texts]
-    return [text_batch([texts[i] for i in run]) for run in split_tokens(lengths, batch_tokens)]
+def save_plain_texts(folder: Path, documents: Iterable[str], tokenizer: Any) -> None:
+    """Tokenises documents one by one into a folder that `load_texts` reads without loading it: they may be larger than
+    the memory. Each is written as its tokenizer does it, with the end token behind it."""
+    lengths, end = array("q"), tokenizer.eos_token_id
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    with (temporary / "token_ids.bin").open("wb") as file:
+        for document in documents:
+            ids = tokenizer(document)["input_ids"]
+            if end is not None and ids[-1:] != [end]:
+                ids.append(end)
+            if ids:
+                np.array(ids, dtype="<i4").tofile(file)
+                lengths.append(len(ids))
+    np.save(temporary / "lengths.npy", np.array(lengths, dtype=np.int64))
+    commit_folder(temporary, folder)
+
+
+class PlainTexts(Sequence[Text]):
+    """Documents of `save_plain_texts`, read as they are needed. Every token but a document's first counts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ends = np.load(folder / "lengths.npy").cumsum()
+        file = folder / "token_ids.bin"
+        self.token_ids = np.asarray(np.memmap(file, dtype="<i4", mode="r")) if len(self.ends) else np.empty(0, "<i4")
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(f"document {index} of {len(self)}")
+        ids = self.token_ids[self.ends[index - 1] if index else 0 : self.ends[index]]
+        return Text(ids, np.arange(len(ids)) > 0)

@@ -23,6 +23,8 @@ State = Literal["running", "done", "failed", "interrupted"]
 
 NOT_IN_KEY = (
     "*.checkpoint_every",
+    "sparsify.gradient_checkpointing",
+    "sparsify.stats_every",
     "specialists.wave",
     "judge.concurrency",
     "judge.timeout_s",

@@ -1,4 +1,4 @@
-"""The user's own files that a stage reads: data sets and reward functions on this machine."""
+"""The user's own files that a stage reads: checkpoint, data sets and reward functions on this machine."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ GONE = "gone"
 
 
 def own_files(spec: StageSpec, config: Config) -> dict[str, Path]:
-    """The files and folders behind `domains.X.data.train`, `.heldout` and `.reward`, by the key of the setting.
+    """The files and folders that the stage reads itself, by the key of the setting that names them.
 
-    Only stages that have tasks tried read them. A dataset of the hub and a function that is not in a plain module file
-    are known by their name alone.
+    Only stages that have tasks tried read `domains.X.data.train`, `.heldout` and `.reward`; base takes over
+    `model.path`, or sparsify where it does without base. A dataset of the hub and a function that is not in a plain
+    module file are known by their name alone.
     """
-    if not spec.tries:
-        return {}
     files: dict[str, Path | None] = {}
+    reads_model = spec.name == "base" or (spec.name == "sparsify" and not spec.needs_under(config))
+    if reads_model and config.model.path is not None:
+        files["model.path"] = Path(config.model.path)
+    texts = config.sparsify.data
+    if spec.name == "sparsify" and texts is not None:
+        files["sparsify.data.train"] = local_path(texts.train)
+        files["sparsify.data.heldout"] = local_path(texts.heldout or "")
     for name, domain in config.domains.items():
-        if not domain.enabled:
+        if not (domain.enabled and spec.tries):
             continue
         if domain.data is not None:
             files[f"domains.{name}.data.train"] = local_path(domain.data.train)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,19 @@ class StageSpec:
         sections: what of the configuration its result depends on: sections and keys, `*` for any name, and with a `-`
             before it what of a section it does not read.
         does: one line for `pipeline plan`.
+        instead: settings that, where all are given, stand in for every needed stage.
     """
 
     name: str
     needs: tuple[str, ...]
     sections: tuple[str, ...]
     does: str
+    instead: tuple[str, ...] = ()
+
+    def needs_under(self, config: Config) -> tuple[str, ...]:
+        """The stages that it needs under these settings."""
+        given = [attrgetter(key)(config) is not None for key in self.instead]
+        return () if given and all(given) else self.needs
 
     @property
     def tries(self) -> bool:
@@ -61,7 +69,13 @@ _LESSONS = ("domains.writing.levels", "domains.writing.languages")
 
 STAGES: tuple[StageSpec, ...] = (
     StageSpec("base", (), ("seed", "model", "base", *_GENERATED), "tokenizer and dense base checkpoint"),
-    StageSpec("sparsify", ("base",), ("seed", "model", "sparsify"), "indexer, dense warm-up, sparse training"),
+    StageSpec(
+        "sparsify",
+        ("base",),
+        ("seed", "model", "sparsify"),
+        "indexer, dense warm-up, sparse training",
+        instead=("model.path", "sparsify.data"),
+    ),
     StageSpec("judge", ("base",), ("seed", "judge", *_LESSONS), "generative reward model"),
     StageSpec(
         "specialists",

@@ -5,14 +5,12 @@ With `model.path` set, the user's checkpoint takes its place and only the corpus
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import StageError
 from pipeline.stages import StageContext, StageResult
 from pipeline.stages.common import artifact, device, text_run, threads
 from pipeline.tasks import domain_mixes, judge_lessons
@@ -70,12 +68,7 @@ def run(context: StageContext) -> StageResult:
 
 
 def _adopt(source: Path, checkpoint: Path) -> None:
-    """Takes over the user's checkpoint folder."""
-    if not (source / "config.json").is_file():
-        raise StageError(f"model.path: expected a Hugging Face folder with a config.json, found none in {source}")
-    kind = json.loads((source / "config.json").read_text(encoding="utf-8")).get("model_type")
-    if kind not in ("deepseek_v3", "deepseek_v32"):
-        raise StageError(f"model.path: expected model_type deepseek_v3 or deepseek_v32, {source} has {kind!r}")
+    """Takes over the user's checkpoint folder, which `check_model` has seen."""
     temporary = checkpoint.with_name(".checkpoint.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source, temporary)

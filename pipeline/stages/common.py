@@ -26,7 +26,7 @@ from pipeline.text_worker import TextSpec, TextTrainer
 T = TypeVar("T")
 
 ADVANCE = 10
-"""Steps asked for in one call: how often a text run reports."""
+"""Packed batches asked for in one call: how often a text run reports."""
 
 
 def device(config: Config) -> str:
@@ -62,23 +62,27 @@ def text_run(
     checkpoint: Path,
     measure: str | None = "auto",
     before: Callable[[Handle, int], None] | None = None,
+    after: Callable[[Handle], None] | None = None,
 ) -> dict[str, Any]:
     """Trains to the end in an actor, logs each step, writes the checkpoint, and returns what `measure` says of it.
 
-    `before(worker, done)` is called first, with the number of steps that are done already.
+    `before(worker, done)` is called first, with the number of steps that are done already, and `after(worker)` last.
     """
+    advance = max(1, ADVANCE // spec.accumulation)
     worker = context.runtime.spawn(TextTrainer, spec, name=label, num_cpus=1)
     try:
         done = worker.call("committed").result()
         if before is not None:
             before(worker, done)
         with context.progress.task(label, spec.steps) as bar:
-            for start in range(0, spec.steps, ADVANCE):
-                for offset, metrics in enumerate(worker.call("advance", start, ADVANCE).result()):
+            for start in range(0, spec.steps, advance):
+                for offset, metrics in enumerate(worker.call("advance", start, advance).result()):
                     context.events.log(context.folder.name, start + offset, domain=label, **metrics)
                     if start + offset >= done:
                         bar.advance(step=start + offset + 1, **_shown(metrics))
         measured: dict[str, Any] = worker.call("measure", measure).result() if measure else {}
+        if after is not None:
+            after(worker)
         worker.call("export", str(checkpoint)).result()
         return measured
     finally:

@@ -25,6 +25,18 @@ def test_every_preset_is_valid(preset):
     assert config.domains
 
 
+def test_the_papers_schedule():
+    """DeepSeek-V3.2 (arXiv:2512.02556), section 2.1.1: steps, learning rates, tokens of a step, and k."""
+    config, _ = load_config("dsa-paper")
+    sparsify, length = config.sparsify, 128 * 1024
+    assert (sparsify.warmup_steps, sparsify.warmup.lr) == (1000, 1e-3)
+    assert (sparsify.sparse_steps, sparsify.sparse.lr, sparsify.indexer_lr) == (15000, 7.3e-6, 7.3e-6)
+    assert sparsify.context_length == length
+    assert sparsify.batch_tokens * sparsify.warmup_accumulation == 16 * length
+    assert sparsify.batch_tokens * sparsify.sparse_accumulation == 480 * length
+    assert (config.model.index_topk, config.model.index_n_heads, config.model.index_head_dim) == (2048, 64, 128)
+
+
 def test_later_layers_win_and_their_origin_is_kept(tmp_path):
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     first.write_text("base:\n  steps: 11\n  documents: 12\n")
@@ -102,6 +114,13 @@ def test_all_mistakes_of_all_layers_are_told_at_once(tmp_path):
         ("domains.math.kind=generl", "domains.math.kind", "Did you mean general?"),
         ("judge.api_key_env=sk-123", "judge.api_key_env", "not the key itself"),
         ("domains.math.data.train=a.jsonl domains.math.data.split=''", "domains.math.data.split", "some text"),
+        ("sparsify.data.column=body", "sparsify.data.train", "must name"),
+        ("sparsify.sparse_accumulation=0", "sparsify.sparse_accumulation", "1 or more"),
+        ("sparsify.context_length=2048", "sparsify.context_length", "model.max_position_embeddings (1024)"),
+        ("sparsify.context_length=512 sparsify.batch_tokens=256", "sparsify.context_length", "sparsify.batch_tokens"),
+        ("sparsify.join_documents=true", "sparsify.join_documents", "needs sparsify.context_length"),
+        ("sparsify.needle.lengths=[128,4096]", "sparsify.needle.lengths", "model.max_position_embeddings (1024)"),
+        ("sparsify.needle.lengths=[0]", "sparsify.needle.lengths", "2 tokens or more"),
     ],
 )
 def test_one_mistake_is_named_with_what_was_expected(override, key, says):
@@ -177,7 +196,10 @@ FREE_NUMBERS: set[str] = set()
 """Keys of the type number for which any value will do; each needs a reason to stand here."""
 
 FREE_TEXTS = {
-    "model.path",  # the base stage looks whether it is a checkpoint
+    "model.path",  # looked at before the first stage
+    "sparsify.data.train",  # the same
+    "sparsify.data.heldout",
+    "sparsify.data.subset",
     "domains.*.data.train",  # checked together with its domain
     "domains.*.data.heldout",
     "domains.*.data.subset",

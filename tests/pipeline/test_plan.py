@@ -33,7 +33,8 @@ def states(config, targets=("specialists",), **more):
 
 
 def test_targets_bring_what_they_need_in_order():
-    assert [spec.name for spec in with_needs(["specialists"])] == ["base", "sparsify", "judge", "specialists"]
+    config, _ = load_config("smoke")
+    assert [spec.name for spec in with_needs(["specialists"], config)] == ["base", "sparsify", "judge", "specialists"]
     assert check_targets(["all"])[-1] == "evaluate"
     assert check_targets(["judge", "base"]) == ["base", "judge"]
     with pytest.raises(UsageError, match="Did you mean grpo"):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.learning.text import TextBatches, in_runs, load_texts, save_texts, text_batch, tokenise
+from pipeline.learning.text import load_texts, save_texts, tokenise
+from pipeline.learning.text_batches import Packing, TextBatches, longest, text_batch
 from rollout.environment import tool
 from specialists.corpus import Document
 
@@ -80,7 +81,7 @@ def epoch_of(batches, texts, start):
 
 def test_an_epoch_shows_every_document_once_and_the_next_in_another_order(chat):
     texts = texts_of(chat)
-    batches = TextBatches(texts, 120, seed=1)
+    batches = TextBatches(texts, Packing(120), 1)
     everything = sorted(tuple(t.token_ids.tolist()) for t in texts)
     first, following = epoch_of(batches, texts, 0)
     second, _ = epoch_of(batches, texts, following)
@@ -91,31 +92,31 @@ def test_an_epoch_shows_every_document_once_and_the_next_in_another_order(chat):
 
 def test_a_steps_batch_does_not_depend_on_what_was_asked_before(chat):
     texts = texts_of(chat)
-    whole = TextBatches(texts, 120, seed=1)
+    whole = TextBatches(texts, Packing(120), 1)
     for step in range(12):
         whole.batch(step)
     for step in (11, 3, 0):
-        alone = TextBatches(texts, 120, seed=1).batch(step)
+        alone = TextBatches(texts, Packing(120), 1).batch(step)
         assert torch.equal(alone.packed.input_ids, whole.batch(step).packed.input_ids)
         assert torch.equal(alone.mask, whole.batch(step).mask)
-    other = TextBatches(texts, 120, seed=2).batch(0)
+    other = TextBatches(texts, Packing(120), 2).batch(0)
     assert other.packed.input_ids.tolist() != whole.batch(0).packed.input_ids.tolist()
 
 
 def test_a_document_longer_than_a_batch_gets_one_of_its_own(chat):
     texts = texts_of(chat, 4)
-    batches = TextBatches(texts, 1, seed=0)
+    batches = TextBatches(texts, Packing(1), 0)
     assert [len(batches.batch(step).packed.lengths) for step in range(4)] == [1, 1, 1, 1]
 
 
 def test_no_texts_are_refused():
     with pytest.raises(ValueError, match="no text to train on"):
-        TextBatches([], 100, 0)
+        TextBatches([], Packing(100), 0)
 
 
 def test_measuring_sees_every_document_once(chat):
     texts = texts_of(chat)
-    batches = in_runs(texts, 100)
+    batches = longest(texts, Packing(100), len(texts))
     assert sum(len(batch.packed.lengths) for batch in batches) == len(texts)
     assert sum(int(batch.mask.sum()) for batch in batches) == sum(int(t.mask.sum()) for t in texts)
 

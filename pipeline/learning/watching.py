@@ -1,0 +1,65 @@
+"""A look into the indexers while the model runs: which keys a few chosen queries select, under either body of the
+attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model import DeepseekForCausalLM
+from model.attention import MLAttention
+from model.context import ForwardContext, Projections
+from model.rope import RopeTables
+
+
+@dataclass(frozen=True)
+class IndexerInputs:
+    """One layer's indexer at n chosen rows of one sequence of S keys.
+
+    queries [n, J, d], weights [n, J] (scales folded in), keys [S, d], visible [n, S] bool (causal).
+    """
+
+    queries: Tensor
+    weights: Tensor
+    keys: Tensor
+    visible: Tensor
+
+    def scores(self, rounding: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+        """Index scores [n, S], -inf at hidden keys; `rounding` is done to queries and keys first."""
+        queries, keys = rounding(self.queries).float(), rounding(self.keys).float()
+        dots = (queries @ keys.t()).relu_()
+        scores = torch.einsum("njs,nj->ns", dots, self.weights.float())
+        return scores.masked_fill_(~self.visible, -torch.inf)
+
+
+@contextmanager
+def watch_indexers(
+    model: DeepseekForCausalLM, rows: Tensor, saw: Callable[[MLAttention, IndexerInputs, Projections], None]
+) -> Iterator[None]:
+    """Calls `saw(layer, inputs, projections)` in every layer with an indexer, while a batch of *one* sequence runs.
+
+    rows [n] are positions of the sequence; `projections` are those of all its rows.
+    """
+
+    def before(layer: MLAttention, arguments: tuple[Tensor, ForwardContext]) -> None:
+        x, context = arguments
+        assert layer.indexer is not None
+        with torch.no_grad():
+            parts, at = layer.project(x, context.rope), rows.to(x.device)
+            rope = RopeTables(*(table[at] for table in (context.rope.pairs, context.rope.cos, context.rope.sin)))
+            queries, weights = layer.indexer.queries(parts.x[at], parts.q_latent[at], rope)
+            visible = torch.arange(len(x), device=x.device) <= at.unsqueeze(1)
+            keys = layer.indexer.keys(parts.x, context.rope)
+            saw(layer, IndexerInputs(queries, weights, keys, visible), parts)
+
+    layers = [module for module in model.modules() if isinstance(module, MLAttention) and module.indexer is not None]
+    hooks = [layer.register_forward_pre_hook(before) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
