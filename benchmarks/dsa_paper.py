@@ -44,7 +44,10 @@ def cost(arguments: argparse.Namespace) -> int:
     result = dsa_cost.measure(dsa_cost.TOY if arguments.toy else dsa_cost.FULL)
     print(dsa_cost.report(result))
     write_json(path, result)
-    _draw_cost(path)
+    try:
+        _draw_cost(path)
+    except ModuleNotFoundError as error:
+        print(f"not drawn, as {error.name} is not installed here: python -m benchmarks.dsa_paper cost --draw")
     return 0
 
 

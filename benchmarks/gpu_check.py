@@ -134,7 +134,7 @@ def closing_line(lines: list[Line], seconds: float) -> str:
 
 def _head() -> str:
     head = provenance("benchmarks.gpu_check")
-    versions = ", ".join(f"{name} {head['versions'][name]}" for name in ("torch", "triton", "cuda", "python"))
+    versions = ", ".join(f"{name} {version}" for name, version in head["versions"].items())
     rows = {**{key: head[key] for key in ("device", "date", "commit", "command")}, "versions": versions}
     return "\n".join(f"{key:<9} {value}" for key, value in rows.items()) + "\n"
 

@@ -221,7 +221,7 @@ def main() -> int:
                 log.write(f"{name}\n{traceback.format_exc()}\n")
                 log.flush()
             print(f"{name:<28} {line}", flush=True)
-    print(f"tracebacks in {arguments.log}")
+    print(f"tracebacks in {arguments.log}" if arguments.log.stat().st_size else "no failures")
     return 0
 
 
