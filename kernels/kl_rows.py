@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.backend import use_triton
+from kernels.backend import is_hopper, use_triton
 from kernels.indexer import indexer_logits_backward, indexer_logits_rows
 from kernels.tiles import accumulation_dtype
 
@@ -132,9 +132,10 @@ def _target_into(
 ) -> None:
     """`head_summed_target_rows` into `out`, which is left as it was outside the rows' ranges."""
     if use_triton(q):
-        from kernels.kl_triton import head_summed_target
+        from kernels import kl_gluon, kl_triton
 
-        return head_summed_target(q, k_nope, k_rope, lse, starts, ends, scale, out)
+        body = kl_gluon if is_hopper(q) and kl_gluon.takes(q, k_nope, k_rope) else kl_triton
+        return body.head_summed_target(q, k_nope, k_rope, lse.contiguous(), starts, ends, scale, out)
     nope = k_nope.shape[-1]
     scores = torch.einsum("mhd,nhd->mhn", q[..., :nope], k_nope) + torch.einsum("mhd,nd->mhn", q[..., nope:], k_rope)
     probs = (scores.to(out.dtype) * scale - lse.unsqueeze(-1)).exp()
