@@ -8,6 +8,7 @@ HEAD = (
     f"{'':<31}{'ms':>8} {'rate':>9} {'share':>5}  {'rival':<16} {'ms':>8} {'ratio':>6} {'error':>8} {'scratch':>8}"
     f" {'first':>6} bits"
 )
+WIDTH = 120
 STATES = {True: "yes", False: "no", None: "unknown"}
 
 
@@ -29,7 +30,8 @@ def table(result: dict[str, Any]) -> str:
     }
     if any(row.get("ratio") and row["ratio"]["noted"] for row in rows):
         lines += ["", "* The rival was not measured here; its time is one noted on an H200 on 2026-11-22."]
-    return "\n".join([*lines, *(["", "Rivals that did not run:"] if missing else []), *sorted(missing)])
+    lines += [*(["", "Rivals that did not run:"] if missing else []), *sorted(missing)]
+    return "\n".join(line[:WIDTH] for line in lines)
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -65,7 +67,7 @@ def _ceilings(rows: list[dict[str, Any]]) -> list[str]:
 
 def _line(row: dict[str, Any]) -> str:
     if "failed" in row:
-        return f"{row['title']:<31}FAILED: {row['failed']}"[:120]
+        return f"{row['title']:<31}FAILED: {row['failed']}"
     ours, ratio = row["ours"], row["ratio"]
     unit = {"TFLOPS": "TF", "TB/s": "TB"}[row["unit"]]
     rival = (

@@ -111,7 +111,7 @@ def measure_here(
     head = {**provenance("benchmarks.kernels"), "ceilings": asdict(ceilings)}
     for name in names:
         try:
-            found = figures(all_rows(SIZES[size])[name](SIZES[size]), ceilings, SIZES[size])
+            found = figures(all_rows(SIZES[size])[name](SIZES[size]), ceilings)
         except Exception as error:
             traceback.print_exc()
             found = {"failed": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"}
@@ -120,7 +120,7 @@ def measure_here(
         synchronize()  # raises where the context is broken: the next rows get a new process
 
 
-def figures(row: Row, ceilings: Ceilings, size: Size) -> dict[str, Any]:
+def figures(row: Row, ceilings: Ceilings) -> dict[str, Any]:
     """All figures of one row."""
     result, seconds, scratch = first_call(row.ours)
     error, bits = row.error(result), fingerprint(result)

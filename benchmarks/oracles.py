@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """||found - expected|| / ||expected|| over all elements; inf where either is not finite."""
-    expected = expected.double()
-    error = (found.double() - expected).norm() / expected.norm()
+    expected = expected.detach().double()
+    error = (found.detach().double() - expected).norm() / expected.norm()
     return float(error.nan_to_num(torch.inf))
 
 

@@ -1,0 +1,88 @@
+"""The benchmark programs at toy sizes: what they print and judge, never how fast anything is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from benchmarks import dsa_cost, kernels
+from benchmarks.gpu_check import Line, closing_line
+from benchmarks.kernel_rows import TOY, Goal
+from benchmarks.kernel_table import markdown, table
+from benchmarks.timing import Ceilings
+
+CEILINGS = Ceilings(copy_tbs=4.0, bf16_tflops=800.0, fp8_tflops=None)
+
+
+@pytest.fixture(scope="module")
+def result() -> dict:
+    rows = {}
+    for name, build in kernels.all_rows(TOY).items():
+        rows[name] = kernels.figures(build(TOY), CEILINGS) | {"measured": {"ceilings": vars(CEILINGS)}}
+    return {"device": "a CPU", "rows": rows}
+
+
+def test_every_row_is_right_at_toy_size(result: dict) -> None:
+    for name, row in result["rows"].items():
+        assert row["ours"]["error"] < 1e-2, name
+        assert row["ours"]["same_bits"], name
+
+
+def test_rivals_that_are_not_installed_are_reported_as_such(result: dict) -> None:
+    assert result["rows"]["indexer_fp8"]["rivals"]["DeepGEMM"]["state"] == "not installed (vllm)"
+    assert "DeepGEMM, indexer FP8: not installed (vllm)" in table(result)
+
+
+def test_the_table_fits_a_terminal_and_has_every_row(result: dict) -> None:
+    failed = {**result, "rows": {**result["rows"], "broken": {"failed": "RuntimeError: boom " + "x" * 200}}}
+    lines = table(failed).splitlines()
+    assert max(map(len, lines)) <= 120
+    assert any(line.startswith("broken") and "boom" in line for line in lines)
+    assert markdown(failed).count("\n") == len(result["rows"]) + 1
+
+
+@pytest.mark.parametrize(
+    ("goal", "reached"),
+    [
+        (Goal("rate", 100), True),
+        (Goal("rate", 101), False),
+        (Goal("ratio", 0.5), True),
+        (Goal("ratio", 0.6), False),
+        (Goal("passes", 0.04), True),
+        (Goal("passes", 0.03), False),
+        (Goal("rate", 100, same_bits=True), False),
+        (Goal("rate", 100, scratch=11), True),
+        (Goal("rate", 100, scratch=10), False),
+    ],
+)
+def test_targets(goal: Goal, reached: bool) -> None:
+    found = {
+        "unit": "TB/s",
+        "ours": {"rate": 100.0, "same_bits": False, "scratch_bytes": 10},
+        "ratio": {"value": 0.5, "to": "rival"},
+        "ceiling": {"what": "copy"},
+        "share": 0.5,
+    }
+    assert kernels.judge(goal, "rival", found, CEILINGS)["reached"] is reached
+
+
+def test_a_fingerprint_sees_one_bit() -> None:
+    x = torch.randn(7, 5, dtype=torch.bfloat16)
+    y = x.clone()
+    y.view(torch.int16)[3, 2] ^= 1
+    assert kernels.fingerprint((x, x[0, 0])) == kernels.fingerprint((x.clone(), x[0, 0]))
+    assert kernels.fingerprint(x) != kernels.fingerprint(y)
+
+
+def test_crossover_is_where_the_curves_meet() -> None:
+    points = [(p, 2.0 * p, 100.0 * math.sqrt(p)) for p in (1024, 2048, 4096)]
+    assert dsa_cost.crossover(points) == pytest.approx(2500, rel=1e-6)
+    assert dsa_cost.crossover([(1, 2.0, 1.0), (2, 3.0, 1.0)]) == 0
+    assert dsa_cost.crossover([(1, 2.0, 1.0), (2, 1.0, 3.0)]) is None
+
+
+def test_closing_line_counts() -> None:
+    lines = [Line("topk", "ties", True, 0.1, ""), Line("topk", "rows", False, 0.1, "2 of 9")]
+    assert closing_line(lines, 3.2) == "2 checks, 1 ok, 1 failed, in 3 s"
