@@ -117,7 +117,7 @@ def dense_times() -> dict[str, float | str]:
             found[name] = why
         else:
             calls[name] = call
-    found |= take_turns(calls, seconds=2.0) if calls else {}
+    found |= take_turns(calls) if calls else {}
     calls.clear()
     free_memory()
     return found
