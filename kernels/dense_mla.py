@@ -169,8 +169,9 @@ def _cutlass_backward(parts: list[Tensor], lse: Tensor, scale: float) -> list[Te
     q, k, v, out, grad = parts
     lse = F.pad(lse, (0, -lse.shape[-1] % LSE_ALIGNMENT), value=torch.inf)
     seed = torch.zeros((), dtype=torch.int64, device=q.device)  # of the dropout, which is 0
+    # With the keys split over programs, dq would be a sum in the order in which they finish.
     made = torch.ops.aten._efficient_attention_backward(
         grad, q, k, v, None, out, None, None, q.shape[1], k.shape[1], lse, 0.0, seed, seed, CAUSAL_FROM_BOTTOM_RIGHT,
-        False, scale=scale,
+        False, scale=scale, num_splits_key=1,
     )  # fmt: skip
     return list(made[:3])

@@ -28,8 +28,8 @@ LOG2_E = gl.constexpr(1.4426950408889634)
 
 @aggregate
 class _Shared:
-    """Tiles in shared memory, and for each the barriers that say that it is full or free again. (The decorator reads the
-    annotations as types: this file has no `from __future__ import annotations`.)"""
+    """Tiles in shared memory, and for each the barriers that say that it is full or free again. The decorator needs
+    annotations that are types: this file has no `from __future__ import annotations`."""
 
     q_nope: gl.shared_memory_descriptor
     q_rope: gl.shared_memory_descriptor

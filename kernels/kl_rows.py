@@ -13,11 +13,16 @@ from torch import Tensor
 
 from kernels.backend import is_hopper, use_triton
 from kernels.indexer import indexer_logits_backward, indexer_logits_rows
+from kernels.inverse import inverse_lists, segment_sum
+from kernels.kl_selected import selected_backward, selected_logits, selected_target
 from kernels.tiles import accumulation_dtype
 
 # Elements of a [queries, keys] buffer that exist at one time in the dense stage: 512 queries of a 128K context.
 # There are three such float32 buffers: target, logits and what the indexer's backward needs.
 CHUNK_ELEMENTS = 512 * 131072
+# Elements of the keys' gradient, one row for each query and slot, that exist at one time in the sparse stage: 1024
+# queries with 2048 keys of 128 dimensions.
+PARTIAL_ELEMENTS = 1024 * 2048 * 128
 
 
 def indexer_kl_rows(
@@ -44,6 +49,33 @@ def indexer_kl_rows(
     loss, *grads = _dense_loss(
         *(x.detach() for x in inputs), q.detach(), k_nope.detach(), k_rope.detach(), lse.detach(), starts, ends, scale,
         valid, _needs_gradient(inputs),
+    )  # fmt: skip
+    return _GradientMade.apply(*inputs, loss, *grads)
+
+
+def sparse_indexer_kl_rows(
+    index_q: Tensor, index_k: Tensor, index_weights: Tensor, q: Tensor, kv: Tensor, lse: Tensor, indices: Tensor,
+    scale: float, valid: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """sum_m KL(p[m, S_m] || softmax(I[m, S_m])) over the selected keys S_m of every valid row (DeepSeek-V3.2, eq. 4).
+
+    The sparse attention's lse makes the target one pass over the selected keys.
+
+    Args:
+        index_q: [M, J, d], index_k: [N, d], index_weights: [M, J] as for `indexer_logits_rows`.
+        q: [M, H, D] and kv: [N, D]: absorbed queries and latent rows of the main attention. No gradient flows to them.
+        lse: [M, H] float32, natural logarithm of each head's sum of exponentials over the selected keys.
+        indices: [M, k] int32 selected rows, -1 padding at the end.
+        scale: softmax scale of the main attention.
+        valid: [M] bool, False at rows that do not count (padding). A row without keys counts 0.
+
+    Returns:
+        0-dim sum in nats, at least float32, differentiable in index_q, index_k and index_weights.
+    """
+    inputs = index_q, index_k, index_weights
+    loss, *grads = _sparse_loss(
+        *(x.detach() for x in inputs), q.detach(), kv.detach(), lse.detach(), indices, scale, valid,
+        _needs_gradient(inputs),
     )  # fmt: skip
     return _GradientMade.apply(*inputs, loss, *grads)
 
@@ -89,6 +121,41 @@ def _dense_loss(
 def _(
     index_q: Tensor, index_k: Tensor, index_weights: Tensor, q: Tensor, k_nope: Tensor, k_rope: Tensor, lse: Tensor,
     starts: Tensor, ends: Tensor, scale: float, valid: Tensor | None, gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    loss = q.new_empty((), dtype=accumulation_dtype(q.dtype))
+    return loss, *_gradients(index_q, index_k, index_weights, gradient)
+
+
+@torch.library.custom_op("polymath::indexer_kl_sparse", mutates_args=())
+def _sparse_loss(
+    index_q: Tensor, index_k: Tensor, index_weights: Tensor, q: Tensor, kv: Tensor, lse: Tensor, indices: Tensor,
+    scale: float, valid: Tensor | None, gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """As `_dense_loss`. The parts of the keys' gradient are summed along inverse lists: no atomics."""
+    count, slots = indices.shape
+    grad_q, grad_k, grad_w = _gradients(index_q, index_k, index_weights, gradient)
+    kl = torch.zeros(count, dtype=accumulation_dtype(q.dtype), device=q.device)
+    counts = (indices >= 0).sum(-1, dtype=torch.int32)
+    starts = torch.zeros_like(counts)
+    size = max(1, PARTIAL_ELEMENTS // max(1, slots * index_k.shape[1]))
+    for first in range(0, count, size):
+        rows = slice(first, min(first + size, count))
+        keys = indices[rows], counts[rows]
+        target = selected_target(q[rows], kv, lse[rows].contiguous(), *keys, scale)
+        logits = selected_logits(index_q[rows], index_k, index_weights[rows], *keys)
+        keep = None if valid is None else valid[rows]
+        kl[rows] = _divergence(target, logits, starts[rows], counts[rows], keep, target if gradient else None)
+        if gradient:
+            made = selected_backward(target, index_q[rows], index_k, index_weights[rows], *keys)
+            grad_q[rows], grad_w[rows], partials = made
+            segment_sum(partials, *inverse_lists(indices[rows], len(index_k)), grad_k)
+    return kl.sum(), grad_q, grad_k, grad_w
+
+
+@_sparse_loss.register_fake
+def _(
+    index_q: Tensor, index_k: Tensor, index_weights: Tensor, q: Tensor, kv: Tensor, lse: Tensor, indices: Tensor,
+    scale: float, valid: Tensor | None, gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     loss = q.new_empty((), dtype=accumulation_dtype(q.dtype))
     return loss, *_gradients(index_q, index_k, index_weights, gradient)

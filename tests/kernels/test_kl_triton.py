@@ -6,8 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import kl_rows, kl_triton
-from kernels.kl_rows import divergence_reference, head_summed_target_rows, indexer_kl_rows
+from kernels import kl_rows, kl_selected, kl_sparse_triton, kl_triton
+from kernels.kl_rows import (
+    divergence_reference,
+    head_summed_target_rows,
+    indexer_kl_rows,
+    sparse_indexer_kl_rows,
+)
 
 
 def ranges(pairs: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
@@ -138,3 +143,65 @@ def test_target_door() -> None:
     got = head_summed_target_rows(q, k_nope, k_rope, lse, starts, ends, scale)
     torch.testing.assert_close(got, target)
     torch.testing.assert_close(got.sum(-1), torch.ones(14, dtype=torch.float64))
+
+
+def sparse_problem(
+    m: int, n: int, k: int, heads: int, dim: int, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, float, Tensor]:
+    """q, kv, lse, indices, counts, the mask of selected keys, scale and, in float64, the target [M, N]."""
+    torch.manual_seed(dim + heads)
+    counts = torch.randint(1, k + 1, (m,), dtype=torch.int32)
+    counts[0], counts[m // 2] = k, 0
+    indices = torch.full((m, k), -1, dtype=torch.int32)
+    for row, count in enumerate(counts.tolist()):
+        indices[row, :count] = torch.randperm(n)[:count].sort().values
+    shown = torch.zeros(m, n + 1, dtype=torch.bool).scatter_(1, indices.long() % (n + 1), True)[:, :n]
+    q, kv = torch.randn(m, heads, dim).to(dtype), torch.randn(n, dim).to(dtype)
+    scores = torch.einsum("mhd,nd->mhn", q.double(), kv.double()) * dim**-0.5
+    scores = scores.masked_fill(~shown.unsqueeze(1), -torch.inf)
+    return q, kv, scores.logsumexp(-1), indices, counts, shown, dim**-0.5, scores.softmax(-1).nan_to_num().mean(1)
+
+
+@pytest.mark.parametrize(("heads", "dim"), [(1, 32), (4, 40), (20, 24)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_sparse_kernels(heads: int, dim: int, dtype: torch.dtype) -> None:
+    q, kv, lse, indices, counts, _, scale, wanted = sparse_problem(7, 50, 37, heads, dim, dtype)
+    slots = torch.arange(37) < counts.unsqueeze(1)
+    at = indices.clamp_min(0).long()
+    target = kl_sparse_triton.selected_target(q, kv, lse.float(), indices, counts, scale)
+    torch.testing.assert_close(
+        target.where(slots, 0).double(), wanted.gather(1, at).where(slots, 0), atol=2e-6, rtol=1e-5
+    )
+
+    index_q, index_k, weights = (
+        torch.randn(7, heads, dim).to(dtype),
+        torch.randn(50, dim).to(dtype),
+        torch.randn(7, heads),
+    )
+    logits = kl_sparse_triton.selected_logits(index_q, index_k, weights, indices, counts)
+    exact = index_q.double(), index_k.double(), weights.double(), indices, counts
+    wanted_logits = kl_selected.selected_logits(*exact).where(slots, 0)
+    torch.testing.assert_close(logits.where(slots, 0).double(), wanted_logits, atol=1e-4, rtol=1e-4)
+
+    grad = torch.randn(7, 37)
+    got = kl_sparse_triton.selected_backward(grad.where(slots, torch.nan), index_q, index_k, weights, indices, counts)
+    want = kl_selected.selected_backward(grad.double(), *exact)
+    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(got[0].double(), want[0], atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(got[1].double(), want[1], atol=1e-4, rtol=1e-4)
+    partials = got[2].view(7, 37, dim).where(slots.unsqueeze(-1), 0)
+    torch.testing.assert_close(partials.flatten(0, 1).double(), want[2], atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("chunk", [3, 100])
+def test_sparse_door_against_autograd(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(kl_rows, "PARTIAL_ELEMENTS", chunk * 12 * 8)
+    q, kv, lse, indices, _, shown, scale, target = sparse_problem(9, 30, 12, 4, 12)
+    valid = torch.arange(9) != 3
+    index = [torch.randn(9, 3, 8), torch.randn(30, 8), torch.randn(9, 3)]
+    index = [x.double().requires_grad_() for x in index]
+    want = dense_loss(index, target, shown, valid)
+    wanted = torch.autograd.grad(2 * want, index)
+    got = sparse_indexer_kl_rows(*index, q, kv, lse, indices, scale, valid)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(torch.autograd.grad(2 * got, index), wanted)
