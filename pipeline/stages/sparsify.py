@@ -81,11 +81,9 @@ def run(context: StageContext) -> StageResult:
         **shared,
     )
     known = folder / "phases.json"
-    if known.is_file() and warm.is_dir():
-        report = json.loads(known.read_text(encoding="utf-8"))
-    else:
-        report = _warm_up(context, warmup, warm)
-        write_json(known, report)
+    report = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
+    if "warmup" not in report or not warm.is_dir():
+        _warm_up(context, warmup, warm, report, known)
     _train_sparse(context, sparse, final, report)
     write_json(folder / "report.json", report)
     last = report["sparse_training"]
@@ -102,20 +100,21 @@ def run(context: StageContext) -> StageResult:
     return StageResult(artifacts, {"steps": warmup.steps + sparse.steps}, summary)
 
 
-def _warm_up(context: StageContext, spec: TextSpec, checkpoint: Path) -> dict[str, Any]:
-    """Trains the indexer; reports the dense loss and the sparse one with the untrained and with the warmed indexer."""
-    report: dict[str, Any] = {}
+def _warm_up(context: StageContext, spec: TextSpec, checkpoint: Path, report: dict[str, Any], known: Path) -> None:
+    """Trains the indexer; adds to the report the dense loss and the sparse one with the untrained and with the warmed
+    indexer. It is written to `known` as it grows: what is measured before the first step can not be measured again."""
 
     def measure(worker: Handle, done: int) -> None:
         if done == 0:
             report["untrained_indexer"] = worker.call("measure", "auto").result()
-        report["dense"] = worker.call("measure", "dense").result()
+            report["dense"] = worker.call("measure", "dense").result()
+            write_json(known, report)
 
     def examine(worker: Handle) -> None:
         report["needle"] = {"dense": worker.call("find_needles", "dense").result()}
 
     report["warmup"] = text_run(context, "warm-up", spec, checkpoint, before=measure, after=examine)
-    return report
+    write_json(known, report)
 
 
 def _train_sparse(context: StageContext, spec: TextSpec, checkpoint: Path, report: dict[str, Any]) -> None:
