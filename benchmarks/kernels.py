@@ -96,7 +96,6 @@ def measure(names: Sequence[str], size: str) -> Iterator[tuple[str, dict[str, An
                 for name, found in messages(measure_here, left, size, sys.argv[1:], patience=PATIENCE):
                     left.remove(name)
                     yield name, found
-                return
             except WorkerFailed as error:
                 yield left.pop(0), {"failed": str(error)}
 
@@ -104,7 +103,8 @@ def measure(names: Sequence[str], size: str) -> Iterator[tuple[str, dict[str, An
 def measure_here(
     send: Callable[[tuple[str, dict[str, Any]]], None], names: Sequence[str], size: str, command: Sequence[str]
 ) -> None:
-    """Measures rows in this process; sends each with its figures."""
+    """Measures rows in this process; sends each with its figures. Ends early where a kernel broke the CUDA context: the
+    rest is for a new process."""
     sys.argv[1:] = command
     torch.manual_seed(0)
     if torch.cuda.is_available():
@@ -118,8 +118,11 @@ def measure_here(
             traceback.print_exc()
             found = {"failed": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"}
         send((name, found | {"measured": head}))
-        free_memory()
-        synchronize()  # raises where the context is broken: the next rows get a new process
+        try:
+            free_memory()
+            synchronize()
+        except RuntimeError:
+            return
 
 
 def figures(row: Row, ceilings: Ceilings, seconds: float) -> dict[str, Any]:
