@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 
 @contextmanager
@@ -29,6 +29,11 @@ def batch_invariant() -> Iterator[None]:
             yield
     finally:
         torch.use_deterministic_algorithms(was, warn_only=warned)
+
+
+def is_active() -> bool:
+    """Whether the caller is inside `batch_invariant()`."""
+    return isinstance(_get_current_dispatch_mode(), _FixedTiles)
 
 
 class _FixedTiles(TorchDispatchMode):

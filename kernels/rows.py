@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kernels.indexer import indexer_logits_rows
 from kernels.tiles import Group
+from kernels.topk import topk_rows
 
 # Index scores that exist at one time: 1024 queries of a 128K context in float32.
 SCORE_BYTES = 512 * 2**20
@@ -95,9 +97,6 @@ def select_rows(index_q: Tensor, index_k: Tensor, weights: Tensor, ranges: RowRa
         [M, k'] int32 rows of `index_k`, ascending, -1 padded; k' is k rounded up to what attention steps by. Never
         more than `SCORE_BYTES` of scores exist at one time, and how rows are cut changes no bit.
     """
-    from kernels.indexer import indexer_logits_rows
-    from kernels.topk import topk_rows
-
     width = -(-k // INDEX_STEP) * INDEX_STEP
     chosen = torch.full((len(index_q), width), -1, dtype=torch.int32, device=index_q.device)
     for rows, low, high in ranges.score_chunks:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kernels.backend import use_triton
-from model import block_attention
+from model import block_attention, row_attention
 from model.context import ForwardContext, Projections
 from model.indexer import Indexer
 from model.layers import RMSNorm
@@ -45,10 +45,7 @@ class MLAttention(nn.Module):
         self.indexer = Indexer(config) if with_indexer else None
 
     def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
-        if use_triton(x):
-            from model import row_attention as body
-        else:
-            body = block_attention
+        body = row_attention if use_triton(x) else block_attention
         attend = body.attend_packed if context.cache is None else body.attend_cached
         return self.o_proj(attend(self, self.project(x, context.rope), context).flatten(1))
 

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from kernels import block_indexer_kl, head_summed_target, indexer_logits, tiles, topk_mask
 from kernels.block_mla import tile_probabilities
+from kernels.indexer import indexer_logits_rows
+from kernels.kl_rows import head_summed_target_rows, indexer_kl_rows
+from kernels.topk import topk_rows
 from model.layout import BlockLayout
 
 
@@ -60,6 +63,38 @@ def measure_layer(
         best = scores.topk(topk + 1, dim=-1).values
         gap = best[:, topk - 1] - best[:, topk]
         ties, margins, rows = ties + int((gap == 0).sum()), margins + float(gap.sum()), rows + len(gap)
+    total = len(layout.token_row)
+    if rows == 0:
+        return LayerStats(0, float(kl) / total, float("nan"), float("nan"), float("nan"))
+    return LayerStats(rows, float(kl) / total, mass / rows, ties / rows, margins / rows)
+
+
+@torch.no_grad()
+def measure_rows(
+    index: tuple[Tensor, Tensor, Tensor], main: tuple[Tensor, Tensor, Tensor, Tensor], layout: BlockLayout,
+    scale: float, topk: int,
+) -> LayerStats:  # fmt: skip
+    """Measures one layer in row layout: `index` and `main` are the arguments of `kernels.kl_rows.indexer_kl_rows`, in
+    its order, up to the ranges."""
+    ranges = layout.ranges
+    kl = indexer_kl_rows(*index, *main, ranges.starts, ranges.ends, scale)
+    held = ranges.ends - ranges.starts
+    mass, ties, margins, rows = 0.0, 0, 0.0, 0
+    for part, low, high in ranges.score_chunks:
+        counted = (held[part] > topk).nonzero()[:, 0] + part.start
+        if not len(counted):
+            continue
+        starts, ends = ranges.starts[counted] - low, ranges.ends[counted] - low
+        q, k_nope, k_rope, lse = main[0][counted], main[1][low:high], main[2][low:high], main[3][counted]
+        dense = head_summed_target_rows(q, k_nope, k_rope, lse, starts, ends, scale)
+        scores = indexer_logits_rows(index[0][counted], index[1][low:high], index[2][counted], starts, ends)
+        chosen = topk_rows(scores, topk, starts, ends).long()
+        mass += float(dense.gather(1, chosen).sum())
+        column = torch.arange(high - low, device=scores.device)
+        hidden = (column < starts.unsqueeze(1)) | (column >= ends.unsqueeze(1))
+        kth = scores.gather(1, chosen).amin(-1)
+        left = scores.masked_fill_(hidden, -torch.inf).scatter_(1, chosen, -torch.inf).amax(-1)
+        ties, margins, rows = ties + int((kth == left).sum()), margins + float((kth - left).sum()), rows + len(kth)
     total = len(layout.token_row)
     if rows == 0:
         return LayerStats(0, float(kl) / total, float("nan"), float("nan"), float("nan"))
