@@ -173,12 +173,12 @@ def flash_attention_2(q: Tensor, k: Tensor, v: Tensor, scale: float) -> rivals.C
     from torch.nn.attention.bias import causal_lower_right
     from torch.nn.functional import pad, scaled_dot_product_attention
 
-    views = [x.transpose(0, 1)[None] for x in (q, k, pad(v, (0, q.shape[-1] - v.shape[-1])))]
+    queries, keys, values = (x.transpose(0, 1)[None] for x in (q, k, pad(v, (0, q.shape[-1] - v.shape[-1]))))
     mask = causal_lower_right(len(q), len(k))
 
     def call() -> Tensor:
         with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
-            return scaled_dot_product_attention(*views, attn_mask=mask, scale=scale)
+            return scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scale)
 
     return call
 

@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 
 from benchmarks import rivals
-from benchmarks.kernel_rows import FULL, QUICK, ROWS, TOY, Goal, Row, Size
+from benchmarks.kernel_rows import ROWS
 from benchmarks.kernel_table import markdown, table
 from benchmarks.layer_rows import dense_times, layer_rows
 from benchmarks.provenance import provenance, result_path, write_json
+from benchmarks.row import FULL, QUICK, TOY, Goal, Row, Size
 from benchmarks.timing import Ceilings, first_call, free_memory, measure_ceilings, synchronize, take_turns
 from benchmarks.worker import WorkerFailed, messages
 
@@ -131,7 +132,8 @@ def figures(row: Row, ceilings: Ceilings, seconds: float) -> dict[str, Any]:
     error, bits = row.error(result), fingerprint(result)
     del result
     same = bits == fingerprint(row.ours())
-    calls, contenders = {"ours": row.ours}, {}
+    calls = {"ours": row.ours}
+    contenders: dict[str, dict[str, Any]] = {}
     for name, make in row.rivals.items():
         call, why = rivals.start(make)
         contenders[name] = {"state": why or "measured"}

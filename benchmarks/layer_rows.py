@@ -14,8 +14,8 @@ from torch import Tensor
 
 from benchmarks import inputs, oracles, rivals
 from benchmarks.inputs import DIM, INDEX_DIM, INDEX_HEADS, LATENT, NOPE, ROPE, SCALE, VALUE, normal
-from benchmarks.kernel_rows import Goal, Row, Size
 from benchmarks.rivals import Call
+from benchmarks.row import Goal, Row, Size
 from benchmarks.timing import device, free_memory, take_turns
 
 HEADS = 128
@@ -90,8 +90,8 @@ def inference(size: Size, length: int) -> Row:
         return sparse_mla_attention(q, kv, select(*index, size.k), SCALE, LATENT)[0]
 
     def dense() -> Call:
-        qkv = (normal(length, HEADS, width, device=device()) for width in (NOPE + ROPE, NOPE + ROPE, VALUE))
-        return rivals.flash_attention_3(*qkv, SCALE)
+        q, k, v = (normal(length, HEADS, width, device=device()) for width in (NOPE + ROPE, NOPE + ROPE, VALUE))
+        return rivals.flash_attention_3(q, k, v, SCALE)
 
     return Row(
         f"layer, prefill, {length}",

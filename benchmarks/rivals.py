@@ -177,11 +177,11 @@ def torch_flash_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Call
 
 
 def _torch_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, backend: Any) -> Call:
+    queries, keys, values = (x.transpose(0, 1)[None] for x in (q, k, v))
+
     def call() -> Tensor:
         with torch.nn.attention.sdpa_kernel(backend):
-            out = F.scaled_dot_product_attention(
-                *(x.transpose(0, 1)[None] for x in (q, k, v)), is_causal=True, scale=scale
-            )
+            out = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scale)
         return out[0].transpose(0, 1)
 
     return call

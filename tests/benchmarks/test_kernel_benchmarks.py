@@ -10,8 +10,8 @@ import torch
 
 from benchmarks import dsa_cost, kernels, layer_rows, timing
 from benchmarks.gpu_check import Line, closing_line
-from benchmarks.kernel_rows import TOY, Goal
 from benchmarks.kernel_table import markdown, table
+from benchmarks.row import TOY, Goal
 from benchmarks.timing import Ceilings
 
 CEILINGS = Ceilings(copy_tbs=4.0, bf16_tflops=800.0, fp8_tflops=None)
