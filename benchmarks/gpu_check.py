@@ -41,7 +41,7 @@ class Line:
 
     def __str__(self) -> str:
         state = "ok" if self.ok else "FAILED"
-        return f"{self.module:<14} {self.what:<58} {state:<6} {self.seconds:6.1f} s  {self.detail}".rstrip()
+        return f"{self.module:<20} {self.what:<82} {state:<6} {self.seconds:6.1f} s  {self.detail}".rstrip()
 
 
 def main() -> int:

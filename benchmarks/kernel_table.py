@@ -22,6 +22,10 @@ def table(result: dict[str, Any]) -> str:
         for row in rows
         if "must" in row or "aim" in row
     ]
+    profiles = [(row["title"], row["kernels_ms"]) for row in rows if row.get("kernels_ms")]
+    lines += ["", "Kernels of the calls that miss a target:"] if profiles else []
+    for title, times in profiles:
+        lines += [f"{title if not i else '':<31}{ms:>8.3f}  {name}" for i, (name, ms) in enumerate(times.items())]
     missing = {
         f"{name}, {row['title']}: {entry['state']}"
         for row in rows

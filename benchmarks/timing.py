@@ -20,6 +20,7 @@ L2_BYTES = 256 * 2**20
 QUEUE_CYCLES = 1_000_000  # about 0.6 ms: longer than it takes to queue the launches of one call
 GEMM_SIZE = 8192
 COPY_BYTES = 4 * 2**30
+SHOWN = 8  # kernels of a profile
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,17 @@ def _timed(call: Callable[[], Any], flush: torch.Tensor) -> float:
     end.record()
     end.synchronize()
     return begin.elapsed_time(end)
+
+
+def kernel_times(call: Callable[[], Any]) -> dict[str, float]:
+    """Milliseconds of the kernels that a call launches, by name, longest first; {} on a CPU."""
+    if not torch.cuda.is_available():
+        return {}
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        call()
+        synchronize()
+    times = {event.key[:80]: event.self_device_time_total / 1e3 for event in profile.key_averages()}
+    return dict(sorted(((name, ms) for name, ms in times.items() if ms > 0), key=lambda item: -item[1])[:SHOWN])
 
 
 def measure_ceilings() -> Ceilings:
