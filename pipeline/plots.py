@@ -3,22 +3,35 @@ is there; it gives no file where nothing was measured."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.drawing import (
+    BLUE,
+    DARK,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    Curve,
+    Event,
+    after,
+    legend_above,
+    save,
+    series,
+    smooth_curve,
+    style,
+)
 from pipeline.report import CHECKPOINTS, TITLES, domain_rate, domains_of
 from specialists import DOMAINS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-Event = Mapping[str, Any]
-Curve = tuple[np.ndarray, np.ndarray]
 
 PHASES = {
     "untrained_indexer": "untrained",
@@ -27,37 +40,8 @@ PHASES = {
 }
 """Measurements in the report of sparsify, and their titles."""
 
-# Okabe and Ito's palette: told apart by people with any kind of colour vision.
-ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
-GREY, DARK = "#9AA0A6", "#30343B"
 CHECKPOINT_COLOURS = dict(zip(CHECKPOINTS, (GREY, SKY, ORANGE, GREEN, BLUE), strict=True))
 DOMAIN_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
-
-STYLE: Any = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": DARK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E6E8EB",
-    "text.color": DARK,
-    "xtick.color": DARK,
-    "ytick.color": DARK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "lines.linewidth": 2.0,
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 160,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "polymath",
-}
-
 
 def write_plots(run_folder: Path, report: Mapping[str, Any], events: Sequence[Event]) -> list[Path]:
     """Draws all that was measured; gives the files.
@@ -81,7 +65,7 @@ def plot_pass_rates(folder: Path, report: Mapping[str, Any]) -> list[Path]:
     present = [name for name in CHECKPOINTS if report["evaluate"].get(name)]
     if not domains:
         return []
-    with _style() as plt:
+    with style() as plt:
         figure, axes = plt.subplots(figsize=(max(6.0, 1.0 + 1.55 * len(domains)), 4.4))
         width = 0.84 / len(present)
         for index, name in enumerate(present):
@@ -96,8 +80,8 @@ def plot_pass_rates(folder: Path, report: Mapping[str, Any]) -> list[Path]:
         axes.set(ylim=(0, 100), ylabel="pass rate, %", xticks=range(len(domains)), xticklabels=domains)
         axes.set_title("Held-out pass rate by domain", pad=30)
         axes.grid(axis="x", visible=False)
-        _legend_above(axes)
-        return _save(figure, folder, "pass_rate")
+        legend_above(axes)
+        return save(figure, folder, "pass_rate")
 
 
 def plot_specialists(folder: Path, events: Iterable[Event]) -> list[Path]:
@@ -105,7 +89,7 @@ def plot_specialists(folder: Path, events: Iterable[Event]) -> list[Path]:
     curves = _by_domain(events, "specialists")
     if not curves:
         return []
-    with _style() as plt:
+    with style() as plt:
         columns = min(3, len(curves))
         rows = -(-len(curves) // columns)
         size = (3.7 * columns, 0.5 + 2.5 * rows)
@@ -118,10 +102,10 @@ def plot_specialists(folder: Path, events: Iterable[Event]) -> list[Path]:
             panel.set_visible(False)
         for index, (domain, rows_of) in enumerate(curves.items()):
             axes = panels.flat[index]
-            _smooth_curve(axes, *_series(rows_of, "reward"), colour=BLUE)
+            smooth_curve(axes, *series(rows_of, "reward"), colour=BLUE)
             axes.set_title(domain)
             other = axes.twinx()
-            other.plot(*_series(rows_of, "tokens"), color=ORANGE, linewidth=1.4, linestyle=(0, (4, 1.5)))
+            other.plot(*series(rows_of, "tokens"), color=ORANGE, linewidth=1.4, linestyle=(0, (4, 1.5)))
             other.set_ylim(0, 1.15 * most)
             other.grid(visible=False)
             last = index % columns == columns - 1 or index == len(curves) - 1
@@ -136,7 +120,7 @@ def plot_specialists(folder: Path, events: Iterable[Event]) -> list[Path]:
         figure.suptitle(
             "Specialists: reward (solid) and answer length (dashed)", x=0.01, ha="left", weight="bold"
         )
-        return _save(figure, folder, "specialists")
+        return save(figure, folder, "specialists")
 
 
 def plot_grpo(folder: Path, events: Iterable[Event]) -> list[Path]:
@@ -144,17 +128,17 @@ def plot_grpo(folder: Path, events: Iterable[Event]) -> list[Path]:
     curves = _by_domain(events, "grpo")
     if not curves:
         return []
-    with _style() as plt:
+    with style() as plt:
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9))
         for index, (domain, rows) in enumerate(curves.items()):
             colour = DOMAIN_COLOURS[index % len(DOMAIN_COLOURS)]
-            _smooth_curve(left, *_series(rows, "reward"), colour=colour, label=domain)
-            _smooth_curve(right, *_series(rows, "tokens"), colour=colour, label=domain)
+            smooth_curve(left, *series(rows, "reward"), colour=colour, label=domain)
+            smooth_curve(right, *series(rows, "tokens"), colour=colour, label=domain)
         left.set(title="Mixed GRPO: reward", xlabel="RL step", ylabel="mean reward")
         right.set(title="Mixed GRPO: answer length", xlabel="RL step", ylabel="tokens per answer")
         right.set_ylim(bottom=0)
         right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
-        return _save(figure, folder, "grpo")
+        return save(figure, folder, "grpo")
 
 
 def plot_base(folder: Path, events: Iterable[Event], sparsify: Mapping[str, Any]) -> list[Path]:
@@ -162,7 +146,7 @@ def plot_base(folder: Path, events: Iterable[Event], sparsify: Mapping[str, Any]
     attention mass that the selected keys hold in each layer (`sparsify` is the stage's report: for each phase
     in `PHASES` the `layers` with their `topk_mass`)."""
     chosen = [event for event in events if event.get("stage") in ("base", "sparsify")]
-    base = _series([event for event in chosen if event["stage"] == "base"], "loss")
+    base = series([event for event in chosen if event["stage"] == "base"], "loss")
     warmup, sparse = ([e for e in chosen if e.get("domain") == phase] for phase in ("warm-up", "sparse"))
     shares = {
         title: [layer["topk_mass"] for layer in sparsify[phase]["layers"]]
@@ -172,40 +156,40 @@ def plot_base(folder: Path, events: Iterable[Event], sparsify: Mapping[str, Any]
     panels = [bool(len(base[0])), bool(warmup or sparse), bool(shares)]
     if not any(panels):
         return []
-    with _style() as plt:
+    with style() as plt:
         figure, drawn = plt.subplots(1, sum(panels), figsize=(0.6 + 4.2 * sum(panels), 3.7), squeeze=False)
         free = iter(drawn.flat)
         if panels[0]:
-            _draw_losses(next(free), base, _series(sparse, "loss"))
+            _draw_losses(next(free), base, series(sparse, "loss"))
         if panels[1]:
-            _draw_divergence(next(free), _series(warmup, "indexer_kl"), _series(sparse, "indexer_kl"))
+            _draw_divergence(next(free), series(warmup, "indexer_kl"), series(sparse, "indexer_kl"))
         if panels[2]:
             _draw_shares(next(free), shares)
         for axes in drawn.flat:
             axes.set_title(axes.get_title(loc="left"), pad=26)  # one height, with room for a legend
-        return _save(figure, folder, "base")
+        return save(figure, folder, "base")
 
 
 def _draw_losses(axes: Axes, base: Curve, sparse: Curve) -> None:
     """Pre-training and, after it on the same axis, sparse training."""
-    _smooth_curve(axes, *base, colour=BLUE, label="pre-training")
-    _smooth_curve(axes, *_after(base, sparse), colour=GREEN, label="sparse training")
+    smooth_curve(axes, *base, colour=BLUE, label="pre-training")
+    smooth_curve(axes, *after(base, sparse), colour=GREEN, label="sparse training")
     axes.set(title="Language-model loss", xlabel="optimizer step", ylabel="loss, nats per token")
     axes.set_ylim(bottom=0)
-    _legend_above(axes)
+    legend_above(axes)
 
 
 def _draw_divergence(axes: Axes, warmup: Curve, sparse: Curve) -> None:
     """KL from the dense attention to the indexer's, over both phases of sparsify."""
-    _smooth_curve(axes, *warmup, colour=PURPLE, label="dense warm-up")
-    _smooth_curve(axes, *_after(warmup, sparse), colour=GREEN, label="sparse training")
+    smooth_curve(axes, *warmup, colour=PURPLE, label="dense warm-up")
+    smooth_curve(axes, *after(warmup, sparse), colour=GREEN, label="sparse training")
     axes.set(
         title="Indexer against attention",
         xlabel="step of sparsify",
         ylabel="KL, nats per token",
         yscale="log",
     )
-    _legend_above(axes)
+    legend_above(axes)
 
 
 def _draw_shares(axes: Axes, shares: Mapping[str, Sequence[float]]) -> None:
@@ -226,12 +210,7 @@ def _draw_shares(axes: Axes, shares: Mapping[str, Sequence[float]]) -> None:
     )
     axes.set_yticks(range(0, 101, 20))
     axes.grid(axis="x", visible=False)
-    _legend_above(axes)
-
-
-def _legend_above(axes: Axes) -> None:
-    """One row between the title (which leaves room for it) and the axes."""
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=8, columnspacing=1.2, handlelength=1)
+    legend_above(axes)
 
 
 def _by_domain(events: Iterable[Event], stage: str) -> dict[str, list[Event]]:
@@ -245,49 +224,3 @@ def _by_domain(events: Iterable[Event], stage: str) -> dict[str, list[Event]]:
     return {domain: sorted(rows, key=lambda row: row["step"]) for domain, rows in ordered}
 
 
-def _series(rows: Iterable[Event], key: str) -> Curve:
-    """Steps and values of a metric, where it was measured."""
-    chosen = [row for row in rows if row.get(key) is not None]
-    return np.array([row["step"] for row in chosen]), np.array([row[key] for row in chosen], dtype=float)
-
-
-def _after(first: Curve, second: Curve) -> Curve:
-    """The second curve moved to where the first ends."""
-    return second[0] + (first[0][-1] + 1 if len(first[0]) else 0), second[1]
-
-
-def _smooth_curve(
-    axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str, label: str | None = None
-) -> None:
-    """The values, faint, under their centred moving mean over a tenth of the run."""
-    if not len(steps):
-        return
-    window = max(1, len(values) // 10) | 1
-    padded = np.pad(values, window // 2, mode="edge")
-    mean = np.convolve(padded, np.full(window, 1 / window), mode="valid")
-    if window > 1:
-        axes.plot(steps, values, color=colour, linewidth=0.9, alpha=0.3)
-    axes.plot(steps, mean, color=colour, label=label)
-
-
-@contextmanager
-def _style() -> Iterator[Any]:
-    """pyplot in this project's style, without a screen."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(STYLE):
-        yield plt
-
-
-def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    import matplotlib.pyplot as plt
-
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{name}.{suffix}" for suffix in ("png", "svg")]
-    for file in files:
-        figure.savefig(file, facecolor="white", metadata={"Date": None} if file.suffix == ".svg" else None)
-    plt.close(figure)
-    return files

@@ -160,6 +160,7 @@ class TextTrainer:
         """Gradients of a step's batches, each weighted by its share of the step's tokens; their sum is the gradient of
         one large batch."""
         from pipeline.learning.text_batches import text_loss
+        from pipeline.learning.watching import watch_indexer_losses
 
         spec = self.spec
         batches = [self.batches.batch(step * spec.accumulation + i) for i in range(spec.accumulation)]
@@ -171,7 +172,8 @@ class TextTrainer:
         for batch in batches:
             share = int(batch.mask.sum()) / max(1, counted)
             batch = batch.to(self.model.device)
-            output = self.model.hidden_states(batch.packed, attention=attention, indexer_loss=kl_stage)
+            with watch_indexer_losses(self.model) as of_layers:
+                output = self.model.hidden_states(batch.packed, attention=attention, indexer_loss=kl_stage)
             losses = []
             if spec.objective != "indexer_warmup" and share > 0:
                 loss = text_loss(self.model, batch, output.hidden) * share
@@ -181,7 +183,7 @@ class TextTrainer:
                 kl = output.indexer_loss / tokens
                 metrics["indexer_kl"] += float(kl.detach())
                 losses.append(kl)
-                for layer, of_layer in enumerate(getattr(output, "layer_losses", ())):
+                for layer, of_layer in of_layers.items():
                     metrics[f"kl/layer_{layer:02}"] += float(of_layer) / tokens
             if losses:
                 sum(losses[1:], losses[0]).backward()

@@ -1,14 +1,15 @@
-"""A look into the indexers while the model runs: which keys a few chosen queries select, under either body of the
-attention."""
+"""A look into the indexers while the model runs, under either body of the attention: the loss of each layer, and what
+a few chosen queries select."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from model import DeepseekForCausalLM
 from model.attention import MLAttention
@@ -56,8 +57,30 @@ def watch_indexers(
             keys = layer.indexer.keys(parts.x, context.rope)
             saw(layer, IndexerInputs(queries, weights, keys, visible), parts)
 
-    layers = [module for module in model.modules() if isinstance(module, MLAttention) and module.indexer is not None]
-    hooks = [layer.register_forward_pre_hook(before) for layer in layers]
+    with _removed([layer.register_forward_pre_hook(before) for layer in _sparse_layers(model)]):
+        yield
+
+
+@contextmanager
+def watch_indexer_losses(model: DeepseekForCausalLM) -> Iterator[dict[int, Tensor]]:
+    """Gives a mapping that is filled while a batch runs: layer -> its share of `indexer_loss`, detached."""
+    losses: dict[int, Tensor] = {}
+
+    def after(layer: MLAttention, arguments: tuple[Tensor, ForwardContext], output: Tensor) -> None:
+        loss = arguments[1].indexer_losses.get(layer.layer)
+        if loss is not None:
+            losses[layer.layer] = loss.detach()
+
+    with _removed([layer.register_forward_hook(after) for layer in _sparse_layers(model)]):
+        yield losses
+
+
+def _sparse_layers(model: DeepseekForCausalLM) -> list[MLAttention]:
+    return [module for module in model.modules() if isinstance(module, MLAttention) and module.indexer is not None]
+
+
+@contextmanager
+def _removed(hooks: Sequence[RemovableHandle]) -> Iterator[None]:
     try:
         yield
     finally:
