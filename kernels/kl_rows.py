@@ -18,7 +18,7 @@ from kernels.kl_selected import selected_backward, selected_logits, selected_tar
 from kernels.tiles import accumulation_dtype
 
 # Elements of a [queries, keys] buffer that exist at one time in the dense stage: 512 queries of a 128K context.
-# There are three such float32 buffers: target, logits and what the indexer's backward needs.
+# Target and logits are such buffers in float32, their gradient in the index queries' dtype.
 CHUNK_ELEMENTS = 512 * 131072
 # Elements of the keys' gradient, one row for each query and slot, that exist at one time in the sparse stage: 1024
 # queries with 2048 keys of 128 dimensions.
@@ -101,18 +101,22 @@ def _dense_loss(
     grad_q, grad_k, grad_w = _gradients(index_q, index_k, index_weights, gradient)
     kl = torch.zeros(count, dtype=dtype, device=q.device)
     size = min(max(1, CHUNK_ELEMENTS // max(1, keys)), max(1, count))
-    buffer = torch.empty(size, keys, dtype=dtype, device=q.device)
+    targets = torch.empty(size, keys, dtype=dtype, device=q.device)
+    # dI is multiplied by the head weights and rounded again for the products: bfloat16 halves what is moved. Float16
+    # would lose values of 1e-7, which are common among 128K keys.
+    narrow = torch.bfloat16 if index_q.dtype == torch.bfloat16 else dtype
+    grads = torch.empty(size if gradient else 0, keys, dtype=narrow, device=q.device)
     for first in range(0, count, size):
         rows = slice(first, min(first + size, count))
         span = starts[rows], ends[rows]
-        target = buffer[: rows.stop - first]
+        target, grad = (x[: rows.stop - first] for x in (targets, grads))
         _target_into(q[rows], k_nope, k_rope, lse[rows], *span, scale, target)
         logits = indexer_logits_rows(index_q[rows], index_k, index_weights[rows], *span)
         keep = None if valid is None else valid[rows]
-        kl[rows] = _divergence(target, logits, *span, keep, target if gradient else None)
+        kl[rows] = _divergence(target, logits, *span, keep, grad if gradient else None)
         del logits
         if gradient:
-            made = indexer_logits_backward(target, index_q[rows], index_k, index_weights[rows], *span, dk=grad_k)
+            made = indexer_logits_backward(grad, index_q[rows], index_k, index_weights[rows], *span, dk=grad_k)
             grad_q[rows], grad_w[rows] = made[0], made[2]
     return kl.sum(), grad_q, grad_k, grad_w
 
@@ -213,7 +217,7 @@ def _target_into(
 def _divergence(
     target: Tensor, logits: Tensor, starts: Tensor, ends: Tensor, valid: Tensor | None, grad: Tensor | None
 ) -> Tensor:
-    """KL of each row, [M]; `grad`, which may be `target`, gets dI = softmax(I) - p inside the rows' ranges."""
+    """KL of each row, [M]; `grad`, which may be `target` itself, gets dI = softmax(I) - p inside the rows' ranges."""
     if use_triton(target):
         from kernels.kl_triton import divergence
 

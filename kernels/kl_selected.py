@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.backend import use_triton
+from kernels.backend import is_hopper, use_triton
 from kernels.tiles import accumulation_dtype
 
 
@@ -22,9 +22,10 @@ def selected_target(q: Tensor, kv: Tensor, lse: Tensor, indices: Tensor, counts:
         [M, k] in at least float32.
     """
     if use_triton(q):
-        from kernels import kl_sparse_triton
+        from kernels import kl_sparse_gluon, kl_sparse_triton
 
-        return kl_sparse_triton.selected_target(q, kv, lse, indices, counts, scale)
+        body = kl_sparse_gluon if is_hopper(q) and kl_sparse_gluon.takes(q, kv) else kl_sparse_triton
+        return body.selected_target(q, kv, lse, indices, counts, scale)
     scores = torch.einsum("mhd,mkd->mhk", q, kv[indices.clamp_min(0).long()]).to(accumulation_dtype(q.dtype)) * scale
     return (scores - lse.unsqueeze(-1)).exp().mean(1)
 

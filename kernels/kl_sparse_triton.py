@@ -12,9 +12,15 @@ from torch import Tensor
 from kernels.tuning import config
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-# What any GPU with 99 KB of shared memory runs, in float32 too.
-TARGET_DEFAULT = {"block_h": 16, "block_n": 16, "num_warps": 4, "num_stages": 1}
-INDEX_DEFAULT = {"block_n": 32, "num_warps": 4, "num_stages": 1}
+# What any GPU with 99 KB of shared memory runs, by bytes of an element.
+TARGET_DEFAULT = {
+    2: {"block_h": 16, "block_n": 32, "num_warps": 4, "num_stages": 2},
+    4: {"block_h": 16, "block_n": 16, "num_warps": 4, "num_stages": 1},
+}
+INDEX_DEFAULT = {
+    2: {"block_n": 64, "num_warps": 4, "num_stages": 3},
+    4: {"block_n": 16, "num_warps": 8, "num_stages": 1},
+}
 
 
 @triton.jit
@@ -118,7 +124,7 @@ def selected_target(q: Tensor, kv: Tensor, lse: Tensor, indices: Tensor, counts:
     (rows, heads, dim), slots = q.shape, indices.shape[1]
     front = 1 << (dim.bit_length() - 1)
     out = torch.empty(rows, slots, dtype=torch.float32, device=q.device)
-    tiles = config("kl_sparse_target", f"{_name(q)},dim={dim},heads={heads}", TARGET_DEFAULT)
+    tiles = config("kl_sparse_target", f"{_name(q)},dim={dim},heads={heads}", TARGET_DEFAULT[q.element_size()])
     _target_kernel[(rows,)](
         q, kv, lse, indices, counts, out,
         heads, q.stride(0), q.stride(1), kv.stride(0), lse.stride(0), indices.stride(0), slots,
@@ -160,7 +166,7 @@ def selected_backward(
 
 def _index_tiles(kernel: str, q: Tensor) -> dict[str, Any]:
     _, heads, dim = q.shape
-    tiles = config(kernel, f"{_name(q)},dim={dim},heads={heads}", INDEX_DEFAULT)
+    tiles = config(kernel, f"{_name(q)},dim={dim},heads={heads}", INDEX_DEFAULT[q.element_size()])
     return {
         "DIM": dim,
         "BLOCK_D": max(16, triton.next_power_of_2(dim)),

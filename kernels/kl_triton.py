@@ -10,8 +10,11 @@ from torch import Tensor
 from kernels.tuning import config
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-# What any GPU with 99 KB of shared memory runs, in float32 too.
-TARGET_DEFAULT = {"block_m": 32, "block_n": 32, "num_warps": 4, "num_stages": 2}
+# What any GPU with 99 KB of shared memory runs, by bytes of an element.
+TARGET_DEFAULT = {
+    2: {"block_m": 64, "block_n": 64, "num_warps": 4, "num_stages": 2},
+    4: {"block_m": 32, "block_n": 32, "num_warps": 4, "num_stages": 2},
+}
 DIVERGENCE_DEFAULT = {"block": 2048, "num_warps": 8}
 
 
@@ -106,7 +109,8 @@ def _divergence_kernel(
         positive = visible & (target > 0)
         divergence += tl.where(positive, target * (tl.log(tl.where(positive, target, 1.0)) - log_prob), 0.0)
         if GRADIENT:
-            tl.store(grad_ptr + column, tl.where(keep, tl.exp(log_prob) - target, 0.0), mask=visible)
+            grad = tl.where(keep, tl.exp(log_prob) - target, 0.0)
+            tl.store(grad_ptr + column, grad.to(grad_ptr.dtype.element_ty), mask=visible)
     tl.store(kl_ptr + m, tl.where(keep, tl.sum(divergence), 0.0))
 
 
@@ -118,7 +122,7 @@ def head_summed_target(
     (rows, heads, _), keys = q.shape, len(k_nope)
     nope, rope = k_nope.shape[-1], k_rope.shape[-1]
     key = f"{str(q.dtype).removeprefix('torch.')},dims={nope}+{rope}"
-    tiles = config("kl_target", key, TARGET_DEFAULT)
+    tiles = config("kl_target", key, TARGET_DEFAULT[q.element_size()])
     grid = (triton.cdiv(rows, tiles["block_m"]), triton.cdiv(keys, tiles["block_n"]))
     _target_kernel[grid](
         q, k_nope, k_rope, lse, starts, ends, out,
@@ -136,8 +140,8 @@ def head_summed_target(
 def divergence(
     target: Tensor, logits: Tensor, starts: Tensor, ends: Tensor, valid: Tensor | None, grad: Tensor | None
 ) -> Tensor:
-    """KL of each row [M] float32. dI goes to `grad` [M, N] float32 where that is given (it may be one of the
-    inputs), over each row's range only."""
+    """KL of each row [M] float32. dI goes to `grad` [M, N] where that is given (it may be one of the inputs), over each
+    row's range only."""
     kl = torch.empty(len(target), dtype=torch.float32, device=target.device)
     tiles = config("kl_divergence", "float32", DIVERGENCE_DEFAULT)
     store = target if grad is None else grad
