@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from kernels import topk_mask
 from kernels.quantize import quantize_fp8
 from model import DeepseekForCausalLM, PackedBatch
-from model.attention import MLAttention
-from model.context import Projections
-from pipeline.learning.watching import IndexerInputs, watch_indexers
+from pipeline.learning.watching import Rounding, Watched, watch_rows
 
 QUERIES = 64
 """Queries of a sequence that are looked at, evenly among those with more keys than top-k."""
-
-SCORES = 2**27
-"""Attention scores (head, query, key) that exist at one time: 0.5 GiB."""
-
-Rounding = Callable[[Tensor], Tensor]
 
 
 def _fp8(hadamard: bool) -> Rounding:
@@ -61,30 +53,17 @@ def recall_by_precision(
     }
     sums: dict[str, dict[int, list[float]]] = {name: {} for name in precisions}
 
-    def saw(layer: MLAttention, inputs: IndexerInputs, parts: Projections) -> None:
-        assert layer.indexer is not None
-        mass = _dense_mass(layer, rows, parts, inputs.visible)
+    def saw(watched: Watched) -> None:
+        mass = watched.dense_mass()
         for name, rounding in precisions.items():
-            kept = topk_mask(inputs.scores(rounding), layer.indexer.topk)
-            sums[name].setdefault(layer.layer, []).append(float((mass * kept).sum(-1).mean()))
+            kept = float((mass * watched.selected(rounding)).sum(-1).mean())
+            sums[name].setdefault(watched.layer, []).append(kept)
 
     model.eval()
+    first = model.config.index_topk
     for ids in sequences:
-        first = model.config.index_topk
-        if len(ids) <= first:
-            continue
-        rows = torch.linspace(first, len(ids) - 1, min(QUERIES, len(ids) - first)).round().long()
-        with watch_indexers(model, rows, saw):
-            model.hidden_states(PackedBatch.from_sequences([ids]).to(model.device))
+        if len(ids) > first:
+            rows = torch.linspace(first, len(ids) - 1, min(QUERIES, len(ids) - first)).round().long()
+            with watch_rows(model, rows, saw):
+                model.hidden_states(PackedBatch.from_sequences([ids]).to(model.device))
     return {name: [sum(found[i]) / len(found[i]) for i in sorted(found)] for name, found in sums.items()}
-
-
-def _dense_mass(layer: MLAttention, rows: Tensor, parts: Projections, visible: Tensor) -> Tensor:
-    """Head-averaged dense attention [n, S] of the chosen rows."""
-    q, kv = parts.absorbed_q()[rows.to(visible.device)], parts.kv()
-    count = max(1, SCORES // (q.shape[1] * len(kv)))
-    mass = []
-    for some, seen in zip(q.split(count), visible.split(count), strict=True):
-        scores = (some @ kv.t()).float() * layer.scale
-        mass.append(scores.masked_fill_(~seen.unsqueeze(1), -torch.inf).softmax(-1).mean(1))
-    return torch.cat(mass)

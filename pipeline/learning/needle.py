@@ -13,13 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from kernels import topk_mask
 from model import DeepseekForCausalLM, PackedBatch
-from model.attention import MLAttention
-from model.context import Projections
 from pipeline.config.schema import NeedleConfig
 from pipeline.learning.text import Text
-from pipeline.learning.watching import IndexerInputs, watch_indexers
+from pipeline.learning.watching import Watched, watch_rows
 from rollout.seeding import seed_for
 
 NAMES = ("Ada", "Bela", "Cora", "Dario", "Edith", "Farid", "Greta", "Hugo", "Iris", "Jonas", "Kira", "Lena")
@@ -102,13 +99,12 @@ def _ask(
     """Whether the right number is the likeliest, and the share of layers that selected its token."""
     chosen: list[bool] = []
 
-    def saw(layer: MLAttention, inputs: IndexerInputs, parts: Projections) -> None:
-        assert layer.indexer is not None
-        chosen.append(bool(topk_mask(inputs.scores(), layer.indexer.topk)[0, place]))
+    def saw(watched: Watched) -> None:
+        chosen.append(bool(watched.selected()[0, place]))
 
     batch = PackedBatch.from_sequences([ids]).to(model.device)
     if sparse:
-        with watch_indexers(model, torch.tensor([len(ids) - 1]), saw):
+        with watch_rows(model, torch.tensor([len(ids) - 1]), saw):
             hidden = model.hidden_states(batch, attention=attention).hidden
     else:
         hidden = model.hidden_states(batch, attention=attention).hidden

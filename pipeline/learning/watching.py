@@ -5,57 +5,72 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from kernels import topk_mask
 from model import DeepseekForCausalLM
 from model.attention import MLAttention
-from model.context import ForwardContext, Projections
+from model.context import ForwardContext
 from model.rope import RopeTables
 
+SCORES = 2**27
+"""Scores (head, query, key) that exist at one time: 0.5 GiB in float32."""
 
-@dataclass(frozen=True)
-class IndexerInputs:
-    """One layer's indexer at n chosen rows of one sequence of S keys.
+Rounding = Callable[[Tensor], Tensor]
 
-    queries [n, J, d], weights [n, J] (scales folded in), keys [S, d], visible [n, S] bool (causal).
-    """
 
-    queries: Tensor
-    weights: Tensor
-    keys: Tensor
-    visible: Tensor
+class Watched:
+    """A layer with an indexer, at n chosen rows of one sequence of S tokens, just before it runs."""
 
-    def scores(self, rounding: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
-        """Index scores [n, S], -inf at hidden keys; `rounding` is done to queries and keys first."""
-        queries, keys = rounding(self.queries).float(), rounding(self.keys).float()
-        dots = (queries @ keys.t()).relu_()
-        scores = torch.einsum("njs,nj->ns", dots, self.weights.float())
-        return scores.masked_fill_(~self.visible, -torch.inf)
+    def __init__(self, layer: MLAttention, x: Tensor, context: ForwardContext, rows: Tensor) -> None:
+        assert layer.indexer is not None
+        self.layer, self.topk = layer.layer, layer.indexer.topk
+        self.visible = torch.arange(len(x), device=x.device) <= rows.unsqueeze(1)
+        """[n, S] bool, causal."""
+        rope = RopeTables(*(table[rows] for table in (context.rope.pairs, context.rope.cos, context.rope.sin)))
+        self._attention, self._x, self._rope = layer, x, context.rope
+        self._parts = layer.project(x[rows], rope)
+        self._queries, self._weights = layer.indexer.queries(self._parts.x, self._parts.q_latent, rope)
+        self._keys = layer.indexer.keys(x, context.rope)
+
+    def selected(self, rounding: Rounding = lambda x: x) -> Tensor:
+        """[n, S] bool: the keys that the rows select, with `rounding` done to index queries and keys first."""
+        return topk_mask(self.scores(rounding), self.topk)
+
+    def scores(self, rounding: Rounding = lambda x: x) -> Tensor:
+        """Index scores [n, S] float32, -inf at hidden keys."""
+        queries, keys = rounding(self._queries).float(), rounding(self._keys).float()
+        scores = []
+        for some, weights in self._by_rows(queries, self._weights.float()):
+            scores.append(torch.einsum("njs,nj->ns", (some @ keys.t()).relu_(), weights))
+        return torch.cat(scores).masked_fill_(~self.visible, -torch.inf)
+
+    def dense_mass(self) -> Tensor:
+        """Head-averaged dense attention [n, S] float32 of the rows."""
+        kv = self._attention.project(self._x, self._rope).kv()
+        mass = []
+        for some, visible in self._by_rows(self._parts.absorbed_q(), self.visible):
+            scores = (some @ kv.t()).float() * self._attention.scale
+            mass.append(scores.masked_fill_(~visible.unsqueeze(1), -torch.inf).softmax(-1).mean(1))
+        return torch.cat(mass)
+
+    def _by_rows(self, heads: Tensor, beside: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Slices of [n, heads, d] and of what stands beside it, whose scores are few enough."""
+        count = max(1, SCORES // (heads.shape[1] * self.visible.shape[1]))
+        return zip(heads.split(count), beside.split(count), strict=True)
 
 
 @contextmanager
-def watch_indexers(
-    model: DeepseekForCausalLM, rows: Tensor, saw: Callable[[MLAttention, IndexerInputs, Projections], None]
-) -> Iterator[None]:
-    """Calls `saw(layer, inputs, projections)` in every layer with an indexer, while a batch of *one* sequence runs.
-
-    rows [n] are positions of the sequence; `projections` are those of all its rows.
-    """
+def watch_rows(model: DeepseekForCausalLM, rows: Tensor, saw: Callable[[Watched], None]) -> Iterator[None]:
+    """Calls `saw` in every layer with an indexer while a batch of *one* sequence runs; rows [n] are positions in it."""
 
     def before(layer: MLAttention, arguments: tuple[Tensor, ForwardContext]) -> None:
         x, context = arguments
-        assert layer.indexer is not None
         with torch.no_grad():
-            parts, at = layer.project(x, context.rope), rows.to(x.device)
-            rope = RopeTables(*(table[at] for table in (context.rope.pairs, context.rope.cos, context.rope.sin)))
-            queries, weights = layer.indexer.queries(parts.x[at], parts.q_latent[at], rope)
-            visible = torch.arange(len(x), device=x.device) <= at.unsqueeze(1)
-            keys = layer.indexer.keys(parts.x, context.rope)
-            saw(layer, IndexerInputs(queries, weights, keys, visible), parts)
+            saw(Watched(layer, x, context, rows.to(x.device)))
 
     with _removed([layer.register_forward_pre_hook(before) for layer in _sparse_layers(model)]):
         yield

@@ -19,6 +19,7 @@ from pipeline.errors import Interrupted, UsageError
 from pipeline.plan import make_plan, with_needs
 from pipeline.progress import NullProgress
 from pipeline.runs import Manifest, Run, read_events
+from pipeline.sparsify_plots import plot_sparsify
 from pipeline.text_worker import TextTrainer
 from tests.model.tiny_models import dense_config
 
@@ -76,6 +77,17 @@ def test_a_hugging_face_folder_becomes_a_sparse_checkpoint_without_base(undistur
         rows = report["needle"][attention]
         assert [(row["length"], row["depth"]) for row in rows] == [(64, 0.0), (64, 1.0), (96, 0.0), (96, 1.0)]
         assert all(0 <= row["accuracy"] <= 1 and ("selected" in row) == (attention == "sparse") for row in rows)
+
+
+def test_the_pictures_are_there_and_the_heat_map_only_with_needles(undisturbed: Path, tmp_path: Path) -> None:
+    drawn = {file.name for file in (undisturbed / "plots").iterdir()}
+    assert drawn == {f"{name}.{kind}" for name in ("sparsify", "needle") for kind in ("png", "svg")}
+    report = json.loads((undisturbed / "sparsify" / "report.json").read_text(encoding="utf-8"))
+    events = read_events(undisturbed / "events.jsonl")
+    assert plot_sparsify(tmp_path, report | {"needle": {"dense": [], "sparse": []}}, []) == []
+    many = [{**event, **{f"kl/layer_{layer:02}": 1.0 for layer in range(40)}} for event in events]
+    nothing_selected = report | {"needle": {}, "recall_by_precision": {"unrounded": []}}
+    assert {file.stem for file in plot_sparsify(tmp_path, nothing_selected, many)} == {"sparsify"}
 
 
 def test_every_step_is_logged_by_layer_and_every_second_one_measured(undisturbed: Path) -> None:

@@ -12,7 +12,7 @@ from pipeline.config.schema import NeedleConfig
 from pipeline.learning.indexer_recall import recall_by_precision
 from pipeline.learning.needle import NAMES, Needle, find_needles, haystack
 from pipeline.learning.text import Text
-from pipeline.learning.watching import watch_indexers
+from pipeline.learning.watching import watch_rows
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_the_indexer_is_seen_as_the_model_uses_it(tiny_model):
     model = tiny_model().eval()
     ids = torch.randint(0, 24, (70,), generator=torch.Generator().manual_seed(0))
     rows, seen = torch.arange(8, 70), []
-    with torch.no_grad(), watch_indexers(model, rows, lambda layer, inputs, parts: seen.append(inputs.scores())):
+    with torch.no_grad(), watch_rows(model, rows, lambda watched: seen.append(watched.scores())):
         model.hidden_states(PackedBatch.from_sequences([ids]))
     assert len(seen) == 2
     stats = DsaStats()
