@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.backend import is_hopper, use_triton
+from kernels.backend import use_triton
 from kernels.tiles import accumulation_dtype
 
 
@@ -47,11 +47,6 @@ def _attend(q: Tensor, kv: Tensor, indices: Tensor, scale: float, value_dim: int
 
 @torch.library.custom_op("polymath::sparse_mla", mutates_args=())
 def _sparse_mla(q: Tensor, kv: Tensor, indices: Tensor, scale: float, value_dim: int) -> tuple[Tensor, Tensor]:
-    if is_hopper(q):
-        from kernels import sparse_mla_gluon
-
-        if sparse_mla_gluon.takes(q, value_dim):
-            return sparse_mla_gluon.sparse_mla_forward(q, kv, indices, scale)
     from kernels.sparse_mla_triton import sparse_mla_forward
 
     return sparse_mla_forward(q, kv, indices, scale, value_dim)

@@ -22,6 +22,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from kernels.quantize import latent_views
+
 HEADS = 64
 KEYS = 64
 VALUE = 512
@@ -33,51 +35,181 @@ def _gather(tile, source, rows, valid, STRIDE: gl.constexpr, FIRST: gl.constexpr
     """Starts copying columns FIRST .. FIRST + WIDTH of `rows` to a tile in shared memory; zeros for invalid ones."""
     layout: gl.constexpr = rows.type.layout.parent
     column = gl.arange(0, WIDTH, layout=gl.SliceLayout(0, layout))
-    pointers = source + (rows * STRIDE)[:, None] + (FIRST + column)[None, :]
+    pointers = source + (rows.to(gl.int64) * STRIDE)[:, None] + (FIRST + column)[None, :]
     async_copy.async_copy_global_to_shared(tile, pointers, mask=valid[:, None])
 
 
 @gluon.jit
-def _produce(q, kv, picks, live, pairs, count, shared, KEYS: gl.constexpr, DIM: gl.constexpr):
-    buffers, bias, full, free, q_full, _, _, _ = shared
-    q_left, q_right, q_rope, left, right, rope = buffers
-    # Eight threads copy one row's 128 bytes.
-    layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
-    row = gl.arange(0, 64, layout=gl.SliceLayout(1, layout))
+def _keys(source, slot, count, RANGE: gl.constexpr):
+    """Cache rows in the given slots, -1 for none; `source` points at the row's indices, or is the range's first row."""
+    if RANGE:
+        key = gl.where(slot < count, source + slot, -1)
+    else:
+        key = gl.load(source + slot, mask=slot < count, other=-1).to(gl.int32)
+    return key
+
+
+@gluon.jit
+def _gather_q(q, live, buffers, q_full, row, DIM: gl.constexpr):
+    q_left, q_right, q_rope, _, _, _ = buffers
     _gather(q_left.index(0), q, row, row < live, DIM, 0, 256)
     _gather(q_right.index(0), q, row, row < live, DIM, 256, 256)
     _gather(q_rope.index(0), q, row, row < live, DIM, 512, 64)
     async_copy.mbarrier_arrive(q_full, increment_count=False)
 
-    first = gl.load(picks + row, mask=row < count, other=-1)
-    second = gl.load(picks + KEYS + row, mask=KEYS + row < count, other=-1)
+
+@gluon.jit
+def _rope_and_bias(tile, bias, rope, key, full, STRIDE: gl.constexpr):
+    _gather(tile, rope, key, key >= 0, STRIDE, 0, 64)
+    async_copy.mbarrier_arrive(full, increment_count=False)
+    bias.store(gl.where(key >= 0, 0.0, -float("inf")))
+
+
+@gluon.jit
+def _produce(
+    q, cache, source, live, pairs, count, shared,
+    KEYS: gl.constexpr, DIM: gl.constexpr, NOPE_STRIDE: gl.constexpr, SCALES_STRIDE: gl.constexpr,
+    ROPE_STRIDE: gl.constexpr, RANGE: gl.constexpr,
+):  # fmt: skip
+    """Copies the rows of a cache in q's dtype, without a register in between."""
+    buffers, bias, full, free, q_full, _, _, _ = shared
+    _, _, _, left, right, rope = buffers
+    nope_rows, _, rope_rows = cache
+    # Eight threads copy 128 bytes of one row.
+    layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
+    row = gl.arange(0, KEYS, layout=gl.SliceLayout(1, layout))
+    _gather_q(q, live, buffers, q_full, row, DIM)
+    next0 = _keys(source, row, count, RANGE)
+    next1 = _keys(source, KEYS + row, count, RANGE)
     for pair in range(pairs):
         phase = (pair & 1) ^ 1
-        key0 = first.to(gl.int64)
-        key1 = second.to(gl.int64)
-        slot = (2 * pair + 2) * KEYS + row
-        first = gl.load(picks + slot, mask=slot < count, other=-1)
-        second = gl.load(picks + slot + KEYS, mask=slot + KEYS < count, other=-1)
-        valid0 = key0 >= 0
-        valid1 = key1 >= 0
+        key0 = next0
+        key1 = next1
+        slot = 2 * (pair + 1) * KEYS + row
+        next0 = _keys(source, slot, count, RANGE)
+        next1 = _keys(source, slot + KEYS, count, RANGE)
         mbarrier.wait(free.index(0), phase)
-        _gather(left.index(0), kv, key0, valid0, DIM, 0, 256)
+        _gather(left.index(0), nope_rows, key0, key0 >= 0, NOPE_STRIDE, 0, 256)
         async_copy.mbarrier_arrive(full.index(0), increment_count=False)
         mbarrier.wait(free.index(1), phase)
-        _gather(right.index(1), kv, key1, valid1, DIM, 256, 256)
+        _gather(right.index(1), nope_rows, key1, key1 >= 0, NOPE_STRIDE, 256, 256)
         async_copy.mbarrier_arrive(full.index(1), increment_count=False)
         mbarrier.wait(free.index(2), phase)
-        _gather(right.index(0), kv, key0, valid0, DIM, 256, 256)
-        _gather(rope.index(0), kv, key0, valid0, DIM, 512, 64)
-        async_copy.mbarrier_arrive(full.index(2), increment_count=False)
-        bias.index(0).store(gl.where(valid0, 0.0, -float("inf")))
+        _gather(right.index(0), nope_rows, key0, key0 >= 0, NOPE_STRIDE, 256, 256)
+        _rope_and_bias(rope.index(0), bias.index(0), rope_rows, key0, full.index(2), ROPE_STRIDE)
         mbarrier.arrive(full.index(2), count=1)
         mbarrier.wait(free.index(3), phase)
-        _gather(left.index(1), kv, key1, valid1, DIM, 0, 256)
-        _gather(rope.index(1), kv, key1, valid1, DIM, 512, 64)
-        async_copy.mbarrier_arrive(full.index(3), increment_count=False)
-        bias.index(1).store(gl.where(valid1, 0.0, -float("inf")))
+        _gather(left.index(1), nope_rows, key1, key1 >= 0, NOPE_STRIDE, 0, 256)
+        _rope_and_bias(rope.index(1), bias.index(1), rope_rows, key1, full.index(3), ROPE_STRIDE)
         mbarrier.arrive(full.index(3), count=1)
+
+
+@gluon.jit
+def _codes(
+    nope, scales, key, GROUP: gl.constexpr, NOPE_STRIDE: gl.constexpr, SCALES_STRIDE: gl.constexpr,
+    layout: gl.constexpr,
+):  # fmt: skip
+    """128 e4m3 codes of each row, four in a word (a register each would be too many), and the scale that they share."""
+    key = gl.convert_layout(key, gl.SliceLayout(1, layout)).to(gl.int64)
+    word = GROUP * 32 + gl.arange(0, 32, layout=gl.SliceLayout(0, layout))
+    codes = gl.load(nope + (key * NOPE_STRIDE)[:, None] + word[None, :], mask=(key >= 0)[:, None], other=0)
+    return codes, gl.load(scales + key * SCALES_STRIDE + GROUP, mask=key >= 0, other=0.0)
+
+
+@gluon.jit
+def _widen(tile, PART: gl.constexpr, codes, scale):
+    """Stores scale * codes as columns PART * 128 and on of a bfloat16 tile [64, 256]."""
+    low, high = gl.inline_asm_elementwise(
+        """{
+        .reg .b16 c0, c1, h0, h1, h2, h3;
+        .reg .b32 p0, p1;
+        .reg .f32 f0, f1, f2, f3;
+        mov.b32 {c0, c1}, $2;
+        cvt.rn.f16x2.e4m3x2 p0, c0;
+        cvt.rn.f16x2.e4m3x2 p1, c1;
+        mov.b32 {h0, h1}, p0;
+        mov.b32 {h2, h3}, p1;
+        cvt.f32.f16 f0, h0;
+        cvt.f32.f16 f1, h1;
+        cvt.f32.f16 f2, h2;
+        cvt.f32.f16 f3, h3;
+        mul.f32 f0, f0, $3;
+        mul.f32 f1, f1, $3;
+        mul.f32 f2, f2, $3;
+        mul.f32 f3, f3, $3;
+        cvt.rn.bf16x2.f32 $0, f1, f0;
+        cvt.rn.bf16x2.f32 $1, f3, f2;
+        }""",
+        "=r,=r,r,f",
+        [codes, scale[:, None]],
+        dtype=(gl.int32, gl.int32),
+        is_pure=False,
+        pack=1,
+    )
+    words: gl.constexpr = gl.NVMMASharedLayout(128, 32, 2)
+    pairs = gl.join(low, high).reshape([64, 64])
+    tile._reinterpret(gl.int32, [64, 128], words).slice(PART * 64, 64, dim=1).store(pairs)
+
+
+@gluon.jit
+def _produce_fp8(
+    q, cache, source, live, pairs, count, shared,
+    KEYS: gl.constexpr, DIM: gl.constexpr, NOPE_STRIDE: gl.constexpr, SCALES_STRIDE: gl.constexpr,
+    ROPE_STRIDE: gl.constexpr, RANGE: gl.constexpr,
+):  # fmt: skip
+    """Widens the rows of an FP8 cache on their way: two blocks of 128 codes are always being fetched."""
+    buffers, bias, full, free, q_full, _, _, _ = shared
+    _, _, _, left, right, rope = buffers
+    nope_rows, scales, rope_rows = cache
+    layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
+    wide: gl.constexpr = gl.BlockedLayout([1, 4], [4, 8], [4, 1], [1, 0])
+    row = gl.arange(0, KEYS, layout=gl.SliceLayout(1, layout))
+    _gather_q(q, live, buffers, q_full, row, DIM)
+    key0 = _keys(source, row, count, RANGE)
+    key1 = _keys(source, KEYS + row, count, RANGE)
+    a, scale_a = _codes(nope_rows, scales, key0, 0, NOPE_STRIDE, SCALES_STRIDE, wide)
+    b, scale_b = _codes(nope_rows, scales, key0, 1, NOPE_STRIDE, SCALES_STRIDE, wide)
+    for pair in range(pairs):
+        phase = (pair & 1) ^ 1
+        slot = 2 * (pair + 1) * KEYS + row
+        next0 = _keys(source, slot, count, RANGE)
+        next1 = _keys(source, slot + KEYS, count, RANGE)
+
+        mbarrier.wait(free.index(0), phase)
+        _widen(left.index(0), 0, a, scale_a)
+        a, scale_a = _codes(nope_rows, scales, key1, 2, NOPE_STRIDE, SCALES_STRIDE, wide)
+        _widen(left.index(0), 1, b, scale_b)
+        b, scale_b = _codes(nope_rows, scales, key1, 3, NOPE_STRIDE, SCALES_STRIDE, wide)
+        fence_async_shared()
+        mbarrier.arrive(full.index(0), count=1)
+
+        mbarrier.wait(free.index(1), phase)
+        _widen(right.index(1), 0, a, scale_a)
+        a, scale_a = _codes(nope_rows, scales, key0, 2, NOPE_STRIDE, SCALES_STRIDE, wide)
+        _widen(right.index(1), 1, b, scale_b)
+        b, scale_b = _codes(nope_rows, scales, key0, 3, NOPE_STRIDE, SCALES_STRIDE, wide)
+        fence_async_shared()
+        mbarrier.arrive(full.index(1), count=1)
+
+        mbarrier.wait(free.index(2), phase)
+        _rope_and_bias(rope.index(0), bias.index(0), rope_rows, key0, full.index(2), ROPE_STRIDE)
+        _widen(right.index(0), 0, a, scale_a)
+        a, scale_a = _codes(nope_rows, scales, key1, 0, NOPE_STRIDE, SCALES_STRIDE, wide)
+        _widen(right.index(0), 1, b, scale_b)
+        b, scale_b = _codes(nope_rows, scales, key1, 1, NOPE_STRIDE, SCALES_STRIDE, wide)
+        fence_async_shared()
+        mbarrier.arrive(full.index(2), count=1)
+
+        mbarrier.wait(free.index(3), phase)
+        _rope_and_bias(rope.index(1), bias.index(1), rope_rows, key1, full.index(3), ROPE_STRIDE)
+        _widen(left.index(1), 0, a, scale_a)
+        a, scale_a = _codes(nope_rows, scales, next0, 0, NOPE_STRIDE, SCALES_STRIDE, wide)
+        _widen(left.index(1), 1, b, scale_b)
+        b, scale_b = _codes(nope_rows, scales, next0, 1, NOPE_STRIDE, SCALES_STRIDE, wide)
+        fence_async_shared()
+        mbarrier.arrive(full.index(3), count=1)
+        key0 = next0
+        key1 = next1
 
 
 @gluon.jit
@@ -94,28 +226,33 @@ def _scaled(score, bias, scale_log2):
 
 
 @gluon.jit
-def _finish(acc, total, other, peak, out, lse, live, staging, WRITE_LSE: gl.constexpr, VALUE: gl.constexpr):
-    """Writes 64 x 256 values, which pass through shared memory to leave in whole lines."""
-    rows: gl.constexpr = gl.SliceLayout(1, acc.type.layout)
-    layout: gl.constexpr = gl.BlockedLayout([1, 8], [1, 32], [4, 1], [1, 0])
+def _finish(acc, total, peak, out, lse, live, filled, staging, WRITE_LSE: gl.constexpr, VALUE: gl.constexpr):
+    """Writes 64 x 256 values; half precision passes through shared memory to leave in whole lines."""
     some = gl.where(total == 0, 1.0, total)
     if WRITE_LSE:
         head = gl.arange(0, 64, layout=total.type.layout)
         LN2: gl.constexpr = 0.6931471805599453
         natural = gl.where(total == 0, -float("inf"), (peak + gl.log2(some)) * LN2)
         gl.store(lse + head, natural, mask=head < live)
-    acc = acc * gl.convert_layout(1.0 / some, rows)[:, None]
-    staging.store(acc.to(staging.dtype))
-    gl.thread_barrier()
-    head = gl.arange(0, 64, layout=gl.SliceLayout(1, layout))
-    column = gl.arange(0, 256, layout=gl.SliceLayout(0, layout))
-    gl.store(out + head[:, None] * VALUE + column[None, :], staging.load(layout), mask=(head < live)[:, None])
+    acc = acc * gl.convert_layout(1.0 / some, gl.SliceLayout(1, acc.type.layout))[:, None]
+    if out.dtype.element_ty == staging.dtype:
+        layout: gl.constexpr = gl.BlockedLayout([1, 8], [1, 32], [4, 1], [1, 0])
+        staging.store(acc.to(staging.dtype))
+        gl.thread_barrier()
+        _store(out, staging.load(layout), filled, VALUE)
+    else:
+        _store(out, acc, filled, VALUE)
 
 
 @gluon.jit
-def _consume_first(
-    out, lse, live, pairs, scale_log2, shared, KEYS: gl.constexpr, VALUE: gl.constexpr
-):  # fmt: skip
+def _store(out, tile, live, VALUE: gl.constexpr):
+    head = gl.arange(0, 64, layout=gl.SliceLayout(1, tile.type.layout))
+    column = gl.arange(0, 256, layout=gl.SliceLayout(0, tile.type.layout))
+    gl.store(out + head[:, None] * VALUE + column[None, :], tile, mask=(head < live)[:, None])
+
+
+@gluon.jit
+def _consume_first(out, lse, live, filled, pairs, scale_log2, shared, KEYS: gl.constexpr, VALUE: gl.constexpr):
     """Tile 0 of every pair; the left value columns of both tiles."""
     buffers, bias, full, free, q_full, ready, peaks, totals = shared
     q_left, q_right, q_rope, left, right, rope = buffers
@@ -171,13 +308,11 @@ def _consume_first(
     mbarrier.arrive(ready.index(3), count=1)
     mbarrier.wait(ready.index(4), 0)
     other = totals.index(1).load(rows)
-    _finish(acc, total + other, other, peak, out, lse, live, q_left.index(0), True, VALUE)
+    _finish(acc, total + other, peak, out, lse, live, filled, q_left.index(0), True, VALUE)
 
 
 @gluon.jit
-def _consume_second(
-    out, lse, live, pairs, scale_log2, shared, KEYS: gl.constexpr, VALUE: gl.constexpr
-):  # fmt: skip
+def _consume_second(out, lse, live, filled, pairs, scale_log2, shared, KEYS: gl.constexpr, VALUE: gl.constexpr):
     """Tile 1 of every pair; the right value columns of both tiles."""
     buffers, bias, full, free, q_full, ready, peaks, totals = shared
     q_left, q_right, q_rope, left, right, rope = buffers
@@ -232,25 +367,25 @@ def _consume_second(
     mbarrier.arrive(ready.index(4), count=1)
     mbarrier.wait(ready.index(3), 0)
     other = totals.index(0).load(rows)
-    _finish(acc, other + total, other, peak, out + 256, lse, live, q_right.index(0), False, VALUE)
+    _finish(acc, other + total, peak, out + 256, lse, live, filled, q_right.index(0), False, VALUE)
 
 
 @gluon.jit
 def _attend(
-    q, kv, indices, out, lse, scale_log2, heads, keys,
+    q, nope, scales, rope_rows, indices, starts, ends, out, lse, scale_log2, heads, keys, split,
     HEADS: gl.constexpr, KEYS: gl.constexpr, VALUE: gl.constexpr, ROPE: gl.constexpr,
+    NOPE_STRIDE: gl.constexpr, SCALES_STRIDE: gl.constexpr, ROPE_STRIDE: gl.constexpr,
 ):  # fmt: skip
+    """Arguments as those of `kernels.sparse_mla_triton.attend`."""
+    RANGE: gl.constexpr = indices is None
+    FP8: gl.constexpr = scales is not None
     DIM: gl.constexpr = VALUE + ROPE
     dtype: gl.constexpr = q.dtype.element_ty
     blocks = gl.cdiv(heads, HEADS)
     row = (gl.program_id(0) // blocks).to(gl.int64)
     head = gl.program_id(0) % blocks * HEADS
-    at = row * heads + head
     live = gl.minimum(heads - head, HEADS)
-    q += at * DIM
-    out += at * VALUE
-    lse += at
-    picks = indices + row * keys
+    first = gl.program_id(1) * split
 
     half: gl.constexpr = gl.NVMMASharedLayout.get_default_for([64, 256], dtype)
     narrow: gl.constexpr = gl.NVMMASharedLayout.get_default_for([64, 64], dtype)
@@ -270,48 +405,81 @@ def _attend(
     q_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     mbarrier.init(q_full, count=128)
     for i in gl.static_range(4):
-        # Each thread that copies; where a tile's bias goes with the copies, also the arrival for that.
-        mbarrier.init(full.index(i), count=128 if i < 2 else 129)
+        # One arrival for what the warps store, and one of each thread for what it copies: FP8 columns are stored, the
+        # bias that comes with rope columns as well.
+        mbarrier.init(full.index(i), count=129 if i >= 2 else (1 if FP8 else 128))
         mbarrier.init(free.index(i), count=1)
     for i in gl.static_range(5):
         mbarrier.init(ready.index(i), count=1)
     fence_async_shared()
 
-    # The padding at the end of a row costs nothing.
-    layout: gl.constexpr = gl.BlockedLayout([4], [32], [4], [0])
-    slots = gl.arange(0, 2048, layout=layout)
-    count = 0
-    for first in range(0, keys, 2048):
-        picked = gl.load(picks + first + slots, mask=first + slots < keys, other=-1)
-        count = gl.maximum(count, gl.max(gl.where(picked >= 0, first + slots + 1, 0), 0))
-    pairs = gl.cdiv(count, 2 * KEYS)
+    if RANGE:
+        source = gl.load(starts + row) + first
+        count = gl.minimum(split, gl.load(ends + row) - source)
+    else:
+        # The padding at the end of a row costs nothing: one look at all slots finds the last one in use.
+        source = indices + row * keys + first
+        slots = gl.arange(0, 2048, layout=gl.BlockedLayout([4], [32], [4], [0]))
+        size = gl.minimum(split, keys - first)
+        count = 0
+        for tile in range(0, size, 2048):
+            picked = gl.load(source + tile + slots, mask=tile + slots < size, other=-1)
+            count = gl.maximum(count, gl.max(gl.where(picked >= 0, tile + slots + 1, 0), 0))
+    pairs = gl.cdiv(gl.maximum(count, 0), 2 * KEYS)
 
+    q += (row * heads + head) * DIM
+    at = (row * gl.num_programs(1) + gl.program_id(1)) * heads + head
+    out += at * VALUE
+    lse += at
+    # Of an empty split, one among many of a short row, only lse is read.
+    filled = gl.where((count > 0) | (gl.num_programs(1) == 1), live, 0)
     buffers = (q_left, q_right, q_rope, left, right, rope)
     shared = (buffers, bias, full, free, q_full, ready, peaks, totals)
     gl.warp_specialize(
         [
-            (_produce, (q, kv, picks, live, pairs, count, shared, KEYS, DIM)),
-            (_consume_first, (out, lse, live, pairs, scale_log2, shared, KEYS, VALUE)),
-            (_consume_second, (out, lse, live, pairs, scale_log2, shared, KEYS, VALUE)),
+            (
+                _produce_fp8 if FP8 else _produce,
+                (
+                    q, (nope, scales, rope_rows), source, live, pairs, count, shared,
+                    KEYS, DIM, NOPE_STRIDE, SCALES_STRIDE, ROPE_STRIDE, RANGE,
+                ),
+            ),
+            (_consume_first, (out, lse, live, filled, pairs, scale_log2, shared, KEYS, VALUE)),
+            (_consume_second, (out, lse, live, filled, pairs, scale_log2, shared, KEYS, VALUE)),
         ],
         [4, 4],
-        [216, 216],
-    )
-
-
-def takes(q: Tensor, value_dim: int) -> bool:
-    """Whether the kernel is made for this shape: half precision, 512 + 64 columns, more than 16 heads."""
-    return q.element_size() == 2 and q.shape[1] > 16 and (value_dim, q.shape[2] - value_dim) == (VALUE, ROPE)
-
-
-def sparse_mla_forward(q: Tensor, kv: Tensor, indices: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """The Hopper body of `kernels.sparse_mla_attention`, without gradient, for shapes that `takes` accepts."""
-    rows, heads, _ = q.shape
-    out = q.new_empty(rows, heads, VALUE)
-    lse = q.new_empty(rows, heads, dtype=torch.float32)
-    blocks = -(-heads // HEADS)
-    _attend[(rows * blocks,)](
-        q.contiguous(), kv.contiguous(), indices.contiguous(), out, lse, scale * math.log2(math.e), heads,
-        indices.shape[1], HEADS=HEADS, KEYS=KEYS, VALUE=VALUE, ROPE=ROPE, num_warps=4, maxnreg=168,
+        [200, 200],
     )  # fmt: skip
-    return out, lse
+
+
+def takes(q: Tensor, cache: Tensor, value_dim: int) -> bool:
+    """Whether the kernel is made for this shape: 512 + 64 columns in half precision; FP8 rows for bfloat16 queries."""
+    dtypes = (torch.bfloat16,) if cache.dtype == torch.uint8 else (torch.bfloat16, torch.float16)
+    return q.dtype in dtypes and (value_dim, q.shape[2] - value_dim) == (VALUE, ROPE)
+
+
+def launch(
+    q: Tensor,
+    cache: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    scale: float,
+    indices: Tensor | None,
+    bounds: tuple[Tensor, Tensor] | None,
+    split: int,
+    splits: int,
+) -> None:
+    """As `kernels.sparse_mla_triton.launch`, for what `takes` accepts."""
+    rows, heads, _ = q.shape
+    scales = None
+    nope, rope = cache[:, :VALUE], cache[:, VALUE:]
+    if cache.dtype == torch.uint8:
+        _, scales, rope = latent_views(cache, VALUE)
+        nope = nope.view(torch.int32)
+    starts, ends = bounds or (None, None)
+    _attend[(rows * -(-heads // HEADS), splits)](
+        q, nope, scales, rope, indices, starts, ends, out, lse, scale * math.log2(math.e), heads,
+        0 if indices is None else indices.shape[1], split, HEADS=HEADS, KEYS=KEYS, VALUE=VALUE, ROPE=ROPE,
+        NOPE_STRIDE=nope.stride(0), SCALES_STRIDE=0 if scales is None else scales.stride(0),
+        ROPE_STRIDE=rope.stride(0), num_warps=4, maxnreg=168,
+    )  # fmt: skip

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.backend import is_hopper
 from kernels.quantize import LATENT_BLOCK, latent_views
 from kernels.tuning import config
 
@@ -149,10 +150,15 @@ def launch(
     split: int,
     splits: int,
 ) -> None:
-    """Runs `attend`: queries [rows, H, D] over the keys of `indices` [rows, k], or over the range between the two
+    """Attention of queries [rows, H, D] over the keys of `indices` [rows, k], or over the range between the two
     `bounds` [rows], `split` of them per program. `out` is [rows, splits, H, value], `lse` [rows, splits, H]."""
     rows, heads, dim = q.shape
     value_dim = out.shape[-1]
+    if is_hopper(q):
+        from kernels import sparse_mla_gluon
+
+        if sparse_mla_gluon.takes(q, cache, value_dim):
+            return sparse_mla_gluon.launch(q, cache, out, lse, scale, indices, bounds, split, splits)
     rope_dim = dim - value_dim
     scales = None
     nope, rope = cache[:, :value_dim], cache[:, value_dim:]
