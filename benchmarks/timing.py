@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 L2_BYTES = 256 * 2**20
-QUEUE_CYCLES = 1_000_000  # about 0.6 ms: longer than it takes to queue the launches of one call
+CYCLES_PER_MS = 1_800_000  # of the GPU's clock
+QUEUE_MS = 0.5, 20.0  # least and most time for which the GPU is kept busy while a call is queued
 GEMM_SIZE = 8192
 COPY_BYTES = 4 * 2**30
 SHOWN = 8  # kernels of a profile
@@ -52,23 +53,34 @@ def take_turns(calls: Mapping[str, Callable[[], Any]], seconds: float = 2.0, mos
     round begins after `seconds`."""
     flush = torch.empty(L2_BYTES if torch.cuda.is_available() else 0, dtype=torch.int8, device=device())
     times: dict[str, list[float]] = {name: [] for name in calls}
+    queueing = {name: _queue_ms(call) for name, call in calls.items()}
     begin = time.perf_counter()
     for done in range(most):
         if done >= 3 and time.perf_counter() - begin > seconds:
             break
         for name, call in calls.items():
-            times[name].append(_timed(call, flush))
+            times[name].append(_timed(call, flush, queueing[name]))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _timed(call: Callable[[], Any], flush: torch.Tensor) -> float:
+def _queue_ms(call: Callable[[], Any]) -> float:
+    """Twice the milliseconds that Python takes to launch a call, within `QUEUE_MS`."""
+    synchronize()
+    start = time.perf_counter()
+    call()
+    took = (time.perf_counter() - start) * 1e3
+    synchronize()
+    return min(max(2 * took, QUEUE_MS[0]), QUEUE_MS[1])
+
+
+def _timed(call: Callable[[], Any], flush: torch.Tensor, queue_ms: float) -> float:
     if not torch.cuda.is_available():
         start = time.perf_counter()
         call()
         return (time.perf_counter() - start) * 1e3
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     flush.zero_()
-    torch.cuda._sleep(QUEUE_CYCLES)
+    torch.cuda._sleep(int(queue_ms * CYCLES_PER_MS))
     begin.record()
     call()
     end.record()
