@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.rivals import NOT_COMPARABLE
+
 HEAD = (
     f"{'':<31}{'ms':>8} {'rate':>9} {'share':>5}  {'rival':<16} {'ms':>8} {'ratio':>6} {'error':>8} {'scratch':>8}"
     f" {'first':>6} bits"
@@ -34,7 +36,8 @@ def table(result: dict[str, Any]) -> str:
     }
     if any(row.get("ratio") and row["ratio"]["noted"] for row in rows):
         lines += ["", "* The rival was not measured here; its time is one noted on an H200 on 2026-11-22."]
-    lines += [*(["", "Rivals that did not run:"] if missing else []), *sorted(missing)]
+    lines += ["", "Rivals that did not run:", *sorted(missing)]
+    lines += [f"{name}: {why}" for name, why in NOT_COMPARABLE.items()]
     return "\n".join(line[:WIDTH] for line in lines)
 
 

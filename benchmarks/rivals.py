@@ -23,6 +23,10 @@ from benchmarks.timing import synchronize
 
 Call = Callable[[], Any]
 PAGE = 64  # tokens of a page of FlashMLA's and DeepGEMM's caches
+NOT_COMPARABLE = {
+    "flash-linear-attention": "not comparable: its sparse kernels are NSA's, which selects blocks for groups of heads"
+}
+"""Packages of the field that have no kernel for the same work."""
 
 
 class NotStarted(RuntimeError):
@@ -221,6 +225,8 @@ def main() -> int:
                 log.write(f"{name}\n{traceback.format_exc()}\n")
                 log.flush()
             print(f"{name:<28} {line}", flush=True)
+    for name, why in NOT_COMPARABLE.items():
+        print(f"{name:<28} {why}")
     print(f"tracebacks in {arguments.log}" if arguments.log.stat().st_size else "no failures")
     return 0
 
