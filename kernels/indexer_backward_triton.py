@@ -31,7 +31,7 @@ def backward(
     if exact:
         tile = {"QUERIES": 32, "KEYS": 16, "SLICE": 16, "warps": 4, "stages": 1}
     else:
-        tile = {"QUERIES": 64, "KEYS": 64, "SLICE": width, "warps": 4, "stages": 2}
+        tile = {"QUERIES": 64, "KEYS": 64, "SLICE": width, "warps": 4, "stages": 3}
     shared = (starts, ends, count, keys, heads, dim, grad.stride(0))
     product = tl.float32 if exact else tl.bfloat16
 
