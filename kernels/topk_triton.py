@@ -2,10 +2,10 @@
 
 One program takes one row at a time and streams it once. It holds a *floor*: no score at or below it can be among the
 k largest. Groups of four neighbouring scores with one above the floor go, in order, to a small buffer that stays in the
-L2 cache. At the row's end, or when the buffer is full, the k-th largest score in it is found by bisection; a full
-buffer is cut down to the k best so far and the floor rises to the k-th of them (a later score that only equals it
-loses the tie). The first floor is guessed from a sample, a little too low, so that one selection at the end is what
-most rows need; a guess that was too high is noticed, and that row is streamed again without one.
+L2 cache. At the row's end, or when the buffer is full, the k-th largest score in it is searched for between known
+bounds; a full buffer is cut down to the k best so far and the floor rises to the k-th of them (a later score that only
+equals it loses the tie). The first floor is guessed from a sample, a little too low, so that one selection at the end
+is what most rows need; a guess that was too high is noticed, and that row is streamed again without one.
 
 What is computed is counts of integers and a unique answer: neither the sample, the order of adding, the tile sizes nor
 the other rows can change a bit of it. Plateaus and sorted rows cost a few more selections, never an overflow.
@@ -20,8 +20,11 @@ from torch import Tensor
 
 from kernels import tuning
 
+DEFAULT = {"programs": 4, "sample": 4096, "parts": 8, "tile": 512, "registers": 128}
+"""Programs of a processor, scores in the sample, tiles in groups of four, registers of a thread."""
+
 SITE: tl.constexpr = tl.constexpr(16)
-"""Neighbouring scores in a sample's site: 64 bytes, what memory hands out at once."""
+"""Neighbouring scores in a site of the sample: 64 bytes, what memory hands out at once."""
 
 
 @triton.jit
@@ -33,131 +36,184 @@ def _ordered(bits):
 @triton.jit
 def _value(key):
     """The float32 with this key. Key -1 belongs to -0.0, which compares like 0.0 (key 0)."""
-    return _ordered(key).to(tl.float32, bitcast=True)
+    return _ordered(key.to(tl.int32)).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _key(value):
-    return _ordered((value + 0.0).to(tl.int32, bitcast=True))
-
-
-@triton.jit
-def _count(buffer, size, threshold, TILE: tl.constexpr):
-    """How many of the first `size` scores of the buffer are >= threshold (> -inf)."""
-    offsets = tl.arange(0, TILE)
-    total = tl.zeros((TILE,), tl.int32)
-    for i in range(0, size, TILE):
-        score = tl.load(buffer + i + offsets, mask=i + offsets < size, other=-float("inf"))
-        total += (score >= threshold).to(tl.int32)
-    return tl.sum(total, 0)
-
-
-@triton.jit
-def _largest(buffer, size, TILE: tl.constexpr):
-    offsets = tl.arange(0, TILE)
-    largest = tl.full((TILE,), -float("inf"), tl.float32)
-    for i in range(0, size, TILE):
-        largest = tl.maximum(largest, tl.load(buffer + i + offsets, mask=i + offsets < size, other=-float("inf")))
-    return tl.max(largest, 0)
-
-
-@triton.jit
-def _kth(buffer, size, low, rank, slack, TILE: tl.constexpr):
-    """The `rank`-th largest (from 1) of the buffer's scores, at least `rank` of which are >= low.
-
-    Returns:
-        a threshold and how many of the scores that equal it belong to the `rank` largest. Bisection stops at any
-        threshold that `rank` to `rank + slack` scores reach; then every equal belongs (the number given is `rank`).
-    """
-    lo = _key(low)
-    hi = _key(_largest(buffer, size, TILE))
-    above = 0
-    while lo < hi:
-        middle = (lo | hi) - ((lo ^ hi) >> 1)  # rounded up, without overflow
-        reached = _count(buffer, size, _value(middle), TILE)
-        if reached < rank:
-            hi = middle - 1
-            above = reached
-        else:
-            lo = middle
-            if reached <= rank + slack:
-                hi = middle
-                above = 0
-    return _value(lo), rank - above
+    """The place of a float32 among all of them, as int64 so that differences fit."""
+    return _ordered((value + 0.0).to(tl.int32, bitcast=True)).to(tl.int64)
 
 
 @triton.jit
 def _below(value):
-    """The next smaller float32 of another key: `score <= it` is `score < value`. NaN, above nothing, for -inf."""
+    """The next smaller float32: `score <= it` means `score < value`. NaN, above nothing, for -inf."""
     key = _key(value)
     return _value(tl.where(key == 0, -2, key - 1))
 
 
 @triton.jit
+def _count(buffer, kept, threshold, TILE: tl.constexpr):
+    """How many scores of the buffer's first `kept` groups reach the threshold; the last tile is padded with NaN."""
+    at = 4 * tl.arange(0, TILE)[:, None] + tl.arange(0, 4)[None, :]
+    total = tl.zeros((TILE,), tl.float32)  # an addition in float32 is one instruction less, and exact here
+    for i in range(0, kept, TILE):
+        total += tl.sum(tl.where(tl.load(buffer + 4 * i + at) >= threshold, 1.0, 0.0), 1)
+    return tl.sum(total, 0).to(tl.int32)
+
+
+@triton.jit
+def _kth(buffer, kept, low, rank, slack, TILE: tl.constexpr):
+    """The `rank`-th largest (from 1) of the scores in the buffer's first `kept` groups.
+
+    Returns:
+        the threshold, how many scores reach it, how many are above it, and how many reach `low`; where the last is
+        fewer than `rank`, the rest means nothing. The search stops early at any threshold that `rank` to
+        `rank + slack` scores reach, and then the number above it means nothing.
+    """
+    at = 4 * tl.arange(0, TILE)[:, None] + tl.arange(0, 4)[None, :]
+    largest = tl.full((TILE,), -float("inf"), tl.float32)
+    total_at_low = tl.zeros((TILE,), tl.float32)
+    total_above_low = tl.zeros((TILE,), tl.float32)
+    for i in range(0, kept, TILE):
+        score = tl.load(buffer + 4 * i + at)
+        largest = tl.maximum(largest, tl.max(score, 1))
+        total_at_low += tl.sum(tl.where(score >= low, 1.0, 0.0), 1)
+        total_above_low += tl.sum(tl.where(score > low, 1.0, 0.0), 1)
+    at_low = tl.sum(total_at_low, 0).to(tl.int32)
+    above_low = tl.sum(total_above_low, 0).to(tl.int32)
+    # All along, `reached` >= rank scores reach lo and `above` < rank scores are above hi.
+    lo = _key(low)
+    hi = tl.where(above_low < rank, lo, _key(tl.max(largest, 0)))
+    above = tl.where(above_low < rank, above_low, 0)
+    reached = at_low
+    turn = 0
+    while lo < hi:
+        # Where the count would be right if the scores lay evenly; halving now and then bounds the number of turns.
+        share = tl.where(turn % 4 == 3, 0.5, (reached - rank - 0.5 * slack) / (reached - above))
+        middle = lo + ((hi - lo).to(tl.float32) * share).to(tl.int64)
+        middle = tl.minimum(tl.maximum(middle, lo + 1), hi)
+        count = _count(buffer, kept, _value(middle), TILE)
+        if count < rank:
+            hi = middle - 1
+            above = count
+        else:
+            lo = middle
+            reached = count
+            if count <= rank + slack:
+                hi = middle
+        turn += 1
+    return _value(lo), reached, above, at_low
+
+
+@triton.jit
 def _guess(row, start, end, k, buffer, SAMPLE: tl.constexpr, TILE: tl.constexpr):
     """A score that a little more than the k largest of a row most likely reach; overwrites the buffer."""
-    SITES: tl.constexpr = SAMPLE // SITE
-    offsets = tl.arange(0, TILE)
+    offsets = tl.arange(0, 4 * TILE)
     length = end - start
-    for i in range(0, SAMPLE, TILE):
+    smallest = tl.full((4 * TILE,), float("inf"), tl.float32)
+    for i in range(0, SAMPLE, 4 * TILE):
         site = (i + offsets) // SITE
-        column = start + (site.to(tl.int64) * length // SITES).to(tl.int32)
+        column = start + (site.to(tl.int64) * length // (SAMPLE // SITE)).to(tl.int32)
         column = column // SITE * SITE + offsets % SITE
-        tl.store(buffer + i + offsets, tl.load(row + tl.minimum(tl.maximum(column, start), end - 1)))
+        score = tl.load(row + tl.minimum(tl.maximum(column, start), end - 1))
+        smallest = tl.minimum(smallest, score)
+        tl.store(buffer + i + offsets, score)
     tl.debug_barrier()
     expected = k * (SAMPLE / length)
-    rank = tl.minimum((expected + 4.0 * tl.sqrt(expected) + 4.0).to(tl.int32), SAMPLE)
-    guess, _ = _kth(buffer, SAMPLE, tl.full((), -float("inf"), tl.float32), rank, rank // 8, TILE)
+    deviation = tl.sqrt(expected) + 1.0
+    rank = tl.minimum((expected + 3.0 * deviation).to(tl.int32), SAMPLE)
+    guess, _, _, _ = _kth(buffer, SAMPLE // 4, tl.min(smallest, 0), rank, (2.0 * deviation).to(tl.int32), TILE)
     tl.debug_barrier()
     return guess
 
 
 @triton.jit
-def _stream(row, begin, start, end, floor, buffer, groups, kept, PARTS: tl.constexpr, LANES: tl.constexpr):
-    """Appends the groups of one tile that have a score above the floor; returns how many there are then.
+def _places(counts, BITS: tl.constexpr):
+    """Exclusive running sums of counts [LANES, PARTS], part by part, and the sum of all.
 
-    Thread i holds one group of each part. The parts' counts are scanned together, in the bytes of one integer.
+    Each thread holds one count of each part. All parts are scanned at once, side by side in the bits of one integer, of
+    which the sum of a part takes at most BITS.
     """
-    part = tl.arange(0, PARTS)[None, :]
-    group = begin + 4 * (LANES * part + tl.arange(0, LANES)[:, None])
-    column = group[:, :, None] + tl.arange(0, 4)[None, None, :]
+    part = tl.arange(0, counts.shape[1])[None, :]
+    shift = (BITS * part).to(tl.int64)
+    packed = tl.sum(counts.to(tl.int64) << shift, 1)
+    before = (((tl.cumsum(packed, 0) - packed)[:, None] >> shift) & ((1 << BITS) - 1)).to(tl.int32)
+    totals = tl.sum(packed, 0)
+    everything = 0
+    for i in tl.static_range(counts.shape[1]):
+        total = ((totals >> (BITS * i)) & ((1 << BITS) - 1)).to(tl.int32)
+        before += tl.where(part > i, total, 0)
+        everything += total
+    return before, everything
+
+
+@triton.jit
+def _stream(row, begin, start, end, floor, buffer, groups, kept, PARTS: tl.constexpr, LANES: tl.constexpr):
+    """Appends the groups of one tile that have a score above the floor; returns how many there are then."""
+    group = begin + 4 * (LANES * tl.arange(0, PARTS)[None, :] + tl.arange(0, LANES)[:, None])
+    four = tl.arange(0, 4)[None, None, :]
+    column = group[:, :, None] + four
     if (begin >= start) & (begin + 4 * LANES * PARTS <= end):
         score = tl.load(row + column, eviction_policy="evict_first")
         keep = ~(tl.max(score, 2) <= floor)
     else:
-        score = tl.load(row + column, mask=(column >= start) & (column < end), other=-float("inf"))
+        # NaN is neither above, below nor equal to any threshold.
+        score = tl.load(row + column, mask=(column >= start) & (column < end), other=float("nan"))
         keep = ~(tl.max(score, 2) <= floor) & (group + 4 > start) & (group < end)
-    byte = (8 * part).to(tl.int64)
-    counts = tl.sum(keep.to(tl.int64) << byte, 1)
-    before = ((tl.cumsum(counts, 0) - counts)[:, None] >> byte) & 255
-    totals = ((tl.sum(counts, 0) >> byte) & 255).to(tl.int32)
-    place = kept + tl.cumsum(totals, 1) - totals + before.to(tl.int32)
-    tl.store(buffer + 4 * place[:, :, None] + tl.arange(0, 4)[None, None, :], score, mask=keep[:, :, None])
+    before, added = _places(keep, 8)
+    place = kept + before
+    tl.store(buffer + 4 * place[:, :, None] + four, score, mask=keep[:, :, None])
     tl.store(groups + place, group, mask=keep)
-    return kept + tl.sum(tl.sum(totals, 1), 0)
+    return kept + added
 
 
 @triton.jit
-def _chosen(buffer, groups, i, kept, start, end, kth, equals, above, seen, TILE: tl.constexpr):
-    """Which scores of one tile of the buffer are among the k largest, and each score's place among those.
-
-    `above` and `seen` count the scores above and equal to the k-th in the tiles before.
-    """
-    slot = i + tl.arange(0, TILE)
+def _tie_column(buffer, groups, kept, kth, equals, TILE: tl.constexpr):
+    """The column of the `equals`-th score, from the left, that equals kth."""
     four = tl.arange(0, 4)[None, :]
-    group = tl.load(groups + slot, mask=slot < kept, other=-4)
-    score = tl.load(buffer + 4 * slot[:, None] + four, mask=slot[:, None] < kept, other=-float("inf"))
-    column = group[:, None] + four
-    larger = score > kth
-    equal = (score == kth) & (column >= start) & (column < end)
-    both = larger.to(tl.int32) + (equal.to(tl.int32) << 16)
-    of_group = tl.sum(both, 1)
-    before = (tl.cumsum(of_group, 0) - of_group)[:, None] + tl.cumsum(both, 1) - both
-    equal_before = seen + (before >> 16)
-    chosen = larger | (equal & (equal_before < equals))
-    place = above + (before & 0xFFFF) + tl.minimum(equal_before, equals)
-    total = tl.sum(of_group, 0)
-    return score, group, chosen, place, above + (total & 0xFFFF), seen + (total >> 16)
+    seen = 0
+    last = -1
+    i = 0
+    while (i < kept) & (seen < equals):
+        slot = i + tl.arange(0, TILE)
+        equal = (tl.load(buffer + 4 * slot[:, None] + four) == kth).to(tl.int32)
+        of_group = tl.sum(equal, 1)
+        upto = seen + (tl.cumsum(of_group, 0) - of_group)[:, None] + tl.cumsum(equal, 1)
+        column = tl.load(groups + slot)[:, None] + four
+        last = tl.max(tl.max(tl.where((equal > 0) & (upto == equals), column, -1), 1), 0)
+        seen += tl.sum(of_group, 0)
+        i += TILE
+    return last
+
+
+@triton.jit
+def _write_or_shrink(
+    buffer, groups, kept, kth, tie, target, write, TILE: tl.constexpr, LANES: tl.constexpr
+):  # fmt: skip
+    """Writes the columns chosen, or else cuts the buffer down to the groups that hold one; returns how many those are.
+
+    Chosen are the scores above kth and those that equal it up to the column `tie`.
+    """
+    four = tl.arange(0, 4)[None, None, :]
+    done = 0
+    for i in range(0, kept, TILE):
+        slot = i + LANES * tl.arange(0, TILE // LANES)[None, :] + tl.arange(0, LANES)[:, None]
+        group = tl.load(groups + slot)
+        score = tl.load(buffer + 4 * slot[:, :, None] + four)
+        column = group[:, :, None] + four
+        chosen = ((score > kth) | ((score == kth) & (column <= tie))).to(tl.int32)
+        of_group = tl.sum(chosen, 2)
+        before, added = _places(tl.where(write, of_group, tl.minimum(of_group, 1)), 16)
+        place = done + before
+        if write:
+            tl.store(target + place[:, :, None] + tl.cumsum(chosen, 2) - chosen, column, mask=chosen > 0)
+        else:
+            tl.debug_barrier()
+            tl.store(buffer + 4 * place[:, :, None] + four, score, mask=(of_group > 0)[:, :, None])
+            tl.store(groups + place, group, mask=of_group > 0)
+        done += added
+    return done
 
 
 @triton.jit
@@ -168,6 +224,7 @@ def _topk_kernel(
 ):  # fmt: skip
     """Programs take rows in turn. Row m begins at scores[m * stride * STEP]; each buffer holds CAPACITY groups."""
     BLOCK: tl.constexpr = 4 * LANES * PARTS
+    FULL: tl.constexpr = CAPACITY - TILE - LANES * PARTS
     buffer = buffers + tl.program_id(0).to(tl.int64) * (4 * CAPACITY)
     groups = buffer_groups + tl.program_id(0).to(tl.int64) * CAPACITY
     for m in range(tl.program_id(0), rows, tl.num_programs(0)):
@@ -187,39 +244,26 @@ def _topk_kernel(
             begin = first
             kept = 0
             while begin < end:
-                while (begin < end) & (kept <= CAPACITY - BLOCK // 4):
+                while (begin < end) & (kept <= FULL):
                     kept = _stream(
                         row, tl.multiple_of(begin, 32), start, end, floor, buffer, groups, kept, PARTS, LANES
                     )
                     begin += BLOCK
+                pad = tl.arange(0, 4 * TILE)
+                tl.store(buffer + 4 * kept + pad, tl.full((4 * TILE,), float("nan"), tl.float32))
                 tl.debug_barrier()
-                if (begin >= end) & (_count(buffer, 4 * kept, low, TILE) < k):
-                    # The guess was too high: once more from the row's beginning, with everything above the floor.
+                kth, reached, above, at_low = _kth(buffer, kept, low, k, 0, TILE)
+                if at_low < k:
+                    # The guess was too high: once more from the row's beginning, without a floor.
                     low = lowest
                     floor = _below(low)
                     begin = first
                     kept = 0
                 else:
-                    kth, equals = _kth(buffer, 4 * kept, low, k, 0, TILE)
-                    above = 0
-                    seen = 0
-                    shrunk = 0
-                    for i in range(0, kept, TILE // 4):
-                        score, group, chosen, place, above, seen = _chosen(
-                            buffer, groups, i, kept, start, end, kth, equals, above, seen, TILE // 4
-                        )
-                        if begin >= end:
-                            tl.store(target + place, group[:, None] + tl.arange(0, 4)[None, :], mask=chosen)
-                        else:
-                            keep = tl.max(chosen.to(tl.int32), 1)
-                            slot = shrunk + tl.cumsum(keep, 0) - keep
-                            tl.debug_barrier()
-                            tl.store(
-                                buffer + 4 * slot[:, None] + tl.arange(0, 4)[None, :], score, mask=(keep > 0)[:, None]
-                            )
-                            tl.store(groups + slot, group, mask=keep > 0)
-                            shrunk += tl.sum(keep, 0)
-                    kept = shrunk
+                    tie = 0x7FFFFFFF
+                    if reached > k:
+                        tie = _tie_column(buffer, groups, kept, kth, k - above, TILE)
+                    kept = _write_or_shrink(buffer, groups, kept, kth, tie, target, begin >= end, TILE, LANES)
                     low = kth
                     floor = kth
                 tl.debug_barrier()
@@ -228,13 +272,9 @@ def _topk_kernel(
 @torch.library.custom_op("polymath::topk_rows", mutates_args=())
 def topk_rows(scores: Tensor, k: int, starts: Tensor, ends: Tensor) -> Tensor:
     """The body of `kernels.topk.topk_rows` on CUDA; see there."""
-    rows, columns = scores.shape
-    tiles = tuning.config(
-        "topk",
-        f"k={triton.next_power_of_2(k)}",
-        {"programs": 4, "sample": 4096, "parts": 8, "tile": 1024, "registers": 128},
-    )
-    capacity = triton.next_power_of_2(k) * 2 + 256 * tiles["parts"]
+    rows = len(scores)
+    tiles = tuning.config("topk", f"k={triton.next_power_of_2(k)}", DEFAULT)
+    capacity = 2 * triton.next_power_of_2(k) + 2 * 128 * tiles["parts"] + tiles["tile"]
     programs = min(rows, tiles["programs"] * _processors(scores.device))
     out = scores.new_full((rows, k), -1, dtype=torch.int32)
     buffers = scores.new_empty(programs, 4 * capacity)
