@@ -30,7 +30,7 @@ from benchmarks import rivals
 from benchmarks.kernel_rows import ROWS
 from benchmarks.kernel_table import markdown, table
 from benchmarks.layer_rows import dense_times, layer_rows
-from benchmarks.provenance import provenance, result_path, write_json
+from benchmarks.provenance import device_name, provenance, result_path, write_json
 from benchmarks.row import FULL, QUICK, TOY, Goal, Row, Size
 from benchmarks.timing import Ceilings, first_call, free_memory, kernel_times, measure_ceilings, synchronize, take_turns
 from benchmarks.worker import WorkerFailed, messages
@@ -49,19 +49,21 @@ def main() -> int:
     if not torch.cuda.is_available() and arguments.size != "toy":
         print("the kernels are measured on a GPU, and torch sees none here; --toy proves this program on a CPU")
         return 2
-    names = arguments.only or list(all_rows(SIZES[arguments.size]))
-    result = {"device": provenance(__spec__.name)["device"], "rows": {}}
+    known = list(all_rows(SIZES[arguments.size]))
+    names = arguments.only or known
+    keep = arguments.size == "full" or arguments.out
+    result: dict[str, Any] = {"device": device_name(), "rows": {}}
     if arguments.size == "full" and path.exists():
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result["rows"] = json.loads(path.read_text(encoding="utf-8"))["rows"]
     for name, found in measure(names, arguments.size):
         result["rows"][name] = found
+        result["rows"] = {key: result["rows"][key] for key in known if key in result["rows"]}
         text = found["failed"] if "failed" in found else f"{found['ours']['ms']:.3f} ms"
         print(f"{name}: {text}", file=sys.stderr, flush=True)
+        if keep:
+            write_json(path, result)
     print(table({**result, "rows": {name: result["rows"][name] for name in names}}))
-    if arguments.size == "full" or arguments.out:
-        order = list(all_rows(SIZES[arguments.size]))
-        result["rows"] = dict(sorted(result["rows"].items(), key=lambda item: order.index(item[0])))
-        write_json(path, result)
+    print(f"results are in {path}" if keep else "nothing kept: not the full shapes")
     return 0
 
 

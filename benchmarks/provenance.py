@@ -52,7 +52,6 @@ def result_path(name: str, suffix: str = "json") -> Path:
 def write_json(path: Path, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"written to {path}")
 
 
 def _commit() -> str | None:
