@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from benchmarks import dsa_cost, kernels, layer_rows, timing
-from benchmarks.gpu_check import Line, closing_line
 from benchmarks.kernel_table import markdown, table
 from benchmarks.row import TOY, Goal
 from benchmarks.timing import Ceilings
@@ -85,8 +84,3 @@ def test_crossover_is_where_the_curves_meet() -> None:
     assert dsa_cost.crossover(points) == pytest.approx(2500, rel=1e-6)
     assert dsa_cost.crossover([(1, 2.0, 1.0), (2, 3.0, 1.0)]) == 0
     assert dsa_cost.crossover([(1, 2.0, 1.0), (2, 1.0, 3.0)]) is None
-
-
-def test_closing_line_counts() -> None:
-    lines = [Line("topk", "ties", True, 0.1, ""), Line("topk", "rows", False, 0.1, "2 of 9")]
-    assert closing_line(lines, 3.2) == "2 checks, 1 ok, 1 failed, in 3 s"
