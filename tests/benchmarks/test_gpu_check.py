@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+import torch
 
 from benchmarks import gpu_check
 from benchmarks.gpu_check import Line, closing_line, run_module
@@ -29,6 +30,7 @@ def test_a_process_that_says_nothing_is_killed() -> None:
         list(messages(os._exit, patience=0.01))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["gpu_check"])
     assert gpu_check.main() == 2

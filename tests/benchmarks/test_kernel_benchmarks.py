@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from benchmarks.kernel_table import markdown, table
 from benchmarks.row import TOY, Goal
 from benchmarks.timing import Ceilings
 
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="toy sizes are for a CPU")
 CEILINGS = Ceilings(copy_tbs=4.0, bf16_tflops=800.0, fp8_tflops=None)
 
 
@@ -33,6 +35,7 @@ def test_every_row_is_right_at_toy_size(result: dict) -> None:
         assert row["ours"]["same_bits"], name
 
 
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
 def test_rivals_that_are_not_installed_are_reported_as_such(result: dict) -> None:
     assert result["rows"]["indexer_fp8"]["rivals"]["DeepGEMM"]["state"] == "not installed (vllm)"
     assert "DeepGEMM, indexer FP8: not installed (vllm)" in table(result)
