@@ -27,7 +27,8 @@ from pipeline.drawing import (
     smooth_curve,
     style,
 )
-from pipeline.report import CHECKPOINTS, TITLES, domain_rate, domains_of
+from pipeline.report import TITLES, domain_rate, domains_of
+from pipeline.stages import CHECKPOINTS
 from specialists import DOMAINS
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ The form of a report:
      "timings": {stage: seconds}, "versions": {package: version},
      "checks": [{"name", "value", "bar", "ok"}], …}
 
-Checkpoints are those of `CHECKPOINTS`; under `specialists` every domain has the figures of its own
+Checkpoints are those of `pipeline.stages.CHECKPOINTS`; under `specialists` every domain has the figures of its own
 specialist.
 """
 
@@ -24,13 +24,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.runs.atomic import write_json
+from pipeline.stages import CHECKPOINTS
 from pipeline.statistics import Interval, mean_of_rates, wilson
 
 REPORT = "report.json"
 """Its name in the run's folder."""
-
-CHECKPOINTS = ("base", "sparsified", "specialists", "distilled", "final")
-"""Keys of `evaluate`, in the order of the pipeline."""
 
 TITLES = {"specialists": "specialist"}
 

@@ -76,6 +76,7 @@ class NeedleConfig:
 
 @dataclass
 class SparsifyConfig:
+    attention: str = "sparse"  #: sparse | dense; dense trains the dense twin on for sparse_steps, as a control
     data: TextDataConfig | None = None  #: own texts instead of base's corpus; with model.path, base is not needed
     context_length: int | None = None  #: tokens of a packed sequence; null = a document each, as long as it is
     join_documents: bool = False  #: documents of a packed sequence see one another; off, each sees itself alone

@@ -12,13 +12,13 @@ from typing import Any
 
 from pipeline.config.keys import did_you_mean
 from pipeline.config.schema import Config, DomainConfig
+from pipeline.stages import CHECKPOINTS
 from specialists import DOMAINS
 
 Check = Callable[[Any], bool]
 Finding = tuple[tuple[str, ...], str, str | None]
 """Keys concerned (the one to name first), the sentence, what may have been meant."""
 
-CHECKPOINTS = ("base", "sparsified", "specialists", "distilled", "final")
 SINK_NAMES = ("tensorboard", "trackio", "wandb")
 
 
@@ -47,6 +47,7 @@ def _is_share(value: float) -> bool:
 RANGES: tuple[Range, ...] = (
     _one_of("auto", "cpu", "cuda", keys=("device",)),
     _one_of("float32", "bfloat16", keys=("model.dtype",)),
+    _one_of("sparse", "dense", keys=("sparsify.attention",)),
     _one_of("constant", "linear", "cosine", keys=("*.decay",)),
     _one_of("ray", "inline", keys=("runtime.backend",)),
     _one_of("joint", "separate", keys=("specialists.modes",)),
@@ -202,7 +203,7 @@ RANGES: tuple[Range, ...] = (
         ("evaluate.checkpoints",),
         lambda value: bool(value) and set(value) <= set(CHECKPOINTS),
         f"a list of some of {', '.join(CHECKPOINTS)}",
-        CHECKPOINTS,
+        tuple(CHECKPOINTS),
     ),
 )
 

@@ -42,6 +42,9 @@ class StageSpec:
 
     def needs_under(self, config: Config) -> tuple[str, ...]:
         """The stages that it needs under these settings."""
+        if self.name == "evaluate":
+            compared = {CHECKPOINTS[name] for name in config.evaluate.checkpoints}
+            return tuple(name for name in self.needs if name in compared)
         given = [attrgetter(key)(config) is not None for key in self.instead]
         return () if given and all(given) else self.needs
 
@@ -49,6 +52,16 @@ class StageSpec:
     def tries(self) -> bool:
         """Whether it has tasks tried and judged, and so reads the user's own data and reward functions."""
         return "sampling" in self.sections
+
+
+CHECKPOINTS = {
+    "base": "base",
+    "sparsified": "sparsify",
+    "specialists": "specialists",
+    "distilled": "distill",
+    "final": "grpo",
+}
+"""What `evaluate` can compare, by name, and the stage that makes it."""
 
 
 def _not(*keys: str) -> tuple[str, ...]:

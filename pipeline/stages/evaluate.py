@@ -14,7 +14,7 @@ from pipeline.report import build_report, summarize, write_report
 from pipeline.runs import Manifest, write_json
 from pipeline.runs.versions import versions
 from pipeline.sampler import Sampler
-from pipeline.stages import STAGES, StageContext, StageResult
+from pipeline.stages import CHECKPOINTS, STAGES, StageContext, StageResult
 from pipeline.stages.common import artifact, device, each_in_parallel, input_path, needs_sandbox, threads
 from pipeline.stages.specialists import specialist_modes, specialist_name
 from pipeline.tasks import TaskSource, enabled_domains, find_domain, turn_limit
@@ -109,8 +109,7 @@ def _checkpoint(context: StageContext, checkpoint: str, domain: str, mode: Mode)
     if checkpoint == "specialists":
         modes = next(m for m in specialist_modes(context.config.specialists.modes) if mode in m)
         return input_path(context, "specialists", specialist_name(domain, modes))
-    stage = {"base": "base", "sparsified": "sparsify", "distilled": "distill", "final": "grpo"}[checkpoint]
-    return input_path(context, stage, "checkpoint")
+    return input_path(context, CHECKPOINTS[checkpoint], "checkpoint")
 
 
 def _file(folder: Path, checkpoint: str, domain: str, mode: Mode) -> Path:

@@ -5,13 +5,14 @@ head-summed dense attention; in sparse training top-k selection is on, the index
 the selected set, and the main model learns by the LM loss alone.
 
 The dense twin is the checkpoint that came in. In the warm-up its weights do not move, so the warmed model with dense
-attention *is* the twin.
+attention *is* the twin. With `sparsify.attention: dense` the stage leaves that twin instead, trained on for as many
+steps on the same batches: what later stages make of it is the control of an experiment.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.errors import StageError
 from pipeline.own_texts import read_texts
 from pipeline.runs import write_json
 from pipeline.runtime import Handle
+from pipeline.sparsify_plots import plot_sparsify
 from pipeline.stages import StageContext, StageResult
 from pipeline.stages.common import artifact, device, input_path, text_run, threads
 from pipeline.text_worker import TextSpec
@@ -80,12 +82,16 @@ def run(context: StageContext) -> StageResult:
         seed=config.seed + 2,
         **shared,
     )
+    if settings.attention == "dense":
+        twin = replace(sparse, objective="language_model", checkpoint=str(source.checkpoint))
+        return _train_twin(context, twin, final)
     known = folder / "phases.json"
     report = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
     if "warmup" not in report or not warm.is_dir():
         _warm_up(context, warmup, warm, report, known)
     _train_sparse(context, sparse, final, report)
     write_json(folder / "report.json", report)
+    plot_sparsify(folder.parent, report, context.events.read("sparsify"))
     last = report["sparse_training"]
     summary = {
         "loss_dense": report["dense"]["loss"],
@@ -125,6 +131,12 @@ def _train_sparse(context: StageContext, spec: TextSpec, checkpoint: Path, repor
         report["recall_by_precision"] = worker.call("recall_by_precision").result()
 
     report["sparse_training"] = text_run(context, "sparse", spec, checkpoint, after=examine)
+
+
+def _train_twin(context: StageContext, spec: TextSpec, checkpoint: Path) -> StageResult:
+    """The control: the dense model, trained on by its LM loss alone."""
+    text_run(context, "dense", spec, checkpoint, measure=None)
+    return StageResult({"checkpoint": artifact(context, checkpoint, "checkpoint")}, {"steps": spec.steps})
 
 
 def _source(context: StageContext) -> Source:

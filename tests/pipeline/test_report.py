@@ -64,7 +64,7 @@ def test_the_report_has_its_form_and_is_written_whole(tmp_path):
     assert json.loads(path.read_text()) == json.loads(json.dumps(of))
     assert path == tmp_path / "run" / "report.json"
     assert list(of) == ["evaluate", "timings", "versions", "judge", "checks"]
-    assert tuple(of["evaluate"]) == CHECKPOINTS
+    assert list(of["evaluate"]) == list(CHECKPOINTS)
     assert [file.name for file in path.parent.iterdir()] == ["report.json"]
     with pytest.raises(ValueError, match="unknown checkpoint 'finale'"):
         build_report({"finale": {}}, {}, {})
