@@ -11,7 +11,10 @@ from torch import Tensor
 import kernels.topk_triton as body
 from kernels.topk import topk_rows
 
-SMALL = {"programs": 2, "sample": 512, "parts": 1, "tile": 128, "registers": 64}
+# Columns outside a row's range are NaN in the kernel, and numpy remarks on a group without any other.
+pytestmark = pytest.mark.filterwarnings("ignore:All-NaN slice")
+
+SMALL = {**body.DEFAULT, "programs": 2, "sample": 512, "parts": 1, "stage": 128, "tile": 256}
 
 
 @pytest.fixture(autouse=True)
