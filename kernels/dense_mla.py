@@ -1,7 +1,8 @@
 """Dense causal MLA attention over a packed batch, not absorbed: keys and values of each head are expanded.
 
 Scores have 192 products here against 576 in the latent form, which is why training over all keys uses it. The work is
-done by libraries that torch brings: cuDNN on Hopper, the memory-efficient attention of CUTLASS on other GPUs.
+done by libraries that torch brings: cuDNN on Hopper, the memory-efficient attention of CUTLASS on other GPUs and, for
+the backward pass, under `torch.use_deterministic_algorithms`.
 """
 
 from __future__ import annotations
@@ -93,7 +94,9 @@ def _attention_backward(
             continue
         parts = [_batched(x, group) for x in (q[rows], k[keys], v[keys], out[rows], grad[rows])]
         log_sum = _batched(lse[rows], group).transpose(1, 2).contiguous()
-        body = _cudnn_backward if _cudnn_takes(q, group) else _cutlass_backward
+        # cuDNN adds up dq in the order in which its programs finish.
+        fast = _cudnn_takes(q, group) and not torch.are_deterministic_algorithms_enabled()
+        body = _cudnn_backward if fast else _cutlass_backward
         for x, where, made in zip(grads, (rows, keys, keys), body(parts, log_sum, scale), strict=True):
             x[where] = made.flatten(0, 1)
     return grads

@@ -12,9 +12,9 @@ from kernels.dense_mla import dense_mla_attention
 from kernels.kl_rows import head_summed_target_rows, indexer_kl_rows, sparse_indexer_kl_rows
 
 Report = Callable[[str, bool, str], None]
-# Relative Frobenius error against float64. Gradients leave in the dtype of what they belong to; dI and the products
-# behind them are rounded to it once more.
-BOUNDS = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+# Relative Frobenius error against float64. Gradients leave in the dtype of what they belong to, and half precision
+# multiplies dI in bfloat16.
+BOUNDS = {torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 5e-3}
 REPEATS = 25
 
 
@@ -74,8 +74,13 @@ def check_dense_attention(report: Report) -> None:
         exact = _attention([x.double() for x in inputs], weights.double(), groups, scale)
         errors = _errors(ours, exact)
         report(name, max(errors) < BOUNDS[dtype], f"out, lse, gradients off by {_show(errors)}")
-        same = all(_same(ours, _attention(inputs, weights, groups, scale)) for _ in range(REPEATS))
-        report(f"{name}: {REPEATS} repeats", same, "")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        first = _attention(inputs, weights, groups, scale)
+        same = all(_same(first, _attention(inputs, weights, groups, scale)) for _ in range(REPEATS))
+        torch.use_deterministic_algorithms(False)
+        errors = _errors(first, exact)
+        ok = same and max(errors) < BOUNDS[dtype]
+        report(f"{name}: {REPEATS} deterministic repeats", ok, f"off by {_show(errors)}")
 
 
 def _dense_problem(
@@ -189,7 +194,7 @@ def _attention(
 
 def _compare(report: Report, name: str, dtype: torch.dtype, ours: list[Tensor], exact: list[Tensor]) -> None:
     errors = _errors(ours, exact)
-    ok = errors[0] < 1e-3 * BOUNDS[torch.bfloat16] and max(errors) < BOUNDS[dtype] and exact[0].item() >= 0
+    ok = errors[0] < 1e-5 and max(errors) < BOUNDS[dtype] and exact[0].item() >= 0
     report(name, ok, f"loss, dq, dk, dw off by {_show(errors)}")
 
 
