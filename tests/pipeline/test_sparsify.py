@@ -146,6 +146,19 @@ def test_a_run_that_was_stopped_in_a_phase_ends_like_one_that_was_not(
     ]
 
 
+def test_a_sparse_checkpoint_is_trained_on_without_a_warm_up(own: Path, undisturbed: Path, tmp_path: Path) -> None:
+    start = undisturbed / "sparsify" / "checkpoint"
+    changes = (
+        f"model.path={start}",
+        "sparsify.warmup_steps=0",
+        "sparsify.sparse_steps=0",
+        "sparsify.needle.lengths=[]",
+    )
+    sparsify(settings(own, tmp_path / "run", *changes))
+    same, left = (load_checkpoint(path).state_dict() for path in (start, tmp_path / "run" / "sparsify" / "checkpoint"))
+    assert all(torch.equal(same[name], left[name]) for name in left)
+
+
 def test_base_is_needed_where_checkpoint_or_texts_are_not_given(own: Path, tmp_path: Path) -> None:
     config = settings(own, tmp_path)
     assert [spec.name for spec in with_needs(["sparsify"], config)] == ["sparsify"]
