@@ -17,6 +17,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 
+# In inference mode these come here whole.
+_COMPOSITE = {torch.ops.aten.linear.default, torch.ops.aten.matmul.default}
+
+
 @contextmanager
 def batch_invariant() -> Iterator[None]:
     """Products on CUDA tensors are batch invariant inside. Raises `RuntimeError` where there is no CUDA device."""
@@ -43,12 +47,9 @@ class _FixedTiles(TorchDispatchMode):
         body = _products().get(func)
         if body is not None and not kwargs and args[-1].is_cuda and args[-1].dtype != torch.float64:
             return body(*args)
-        if torch.is_inference_mode_enabled():
-            # There composite operators, `linear` among them, come here whole.
+        if func in _COMPOSITE:
             with self:
-                parts = func.decompose(*args, **(kwargs or {}))
-            if parts is not NotImplemented:
-                return parts
+                return func.decompose(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
