@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from kernels.backend import use_triton
-from kernels.quantize import dequantize_latent
-from kernels.sparse_mla import sparse_mla_attention
+from kernels.quantize import LATENT_BLOCK, dequantize_latent
+from kernels.sparse_mla import check_rows, sparse_mla_attention
 
 
 def sparse_mla_decode(
@@ -28,7 +28,13 @@ def sparse_mla_decode(
 
     Returns:
         out [B, H, value_dim] in q's dtype and lse [B, H], natural log; 0 and -inf for a row without a key.
+
+    Raises:
+        ValueError: shapes or dtypes that do not belong together.
     """
+    _check(q, cache, value_dim)
+    if indices.ndim != 2 or len(indices) != len(q):
+        raise ValueError(f"indices must be [{len(q)}, k], one row for each query; they are {list(indices.shape)}")
     keys = indices.shape[1]
     packed = cache.dtype == torch.uint8
     if not packed and split is not None and split >= keys:
@@ -62,12 +68,24 @@ def dense_mla_decode(
     Returns:
         As `sparse_mla_decode`.
     """
+    _check(q, cache, value_dim)
     if use_triton(q):
         return _dense_decode(q, cache, starts, ends, longest, scale, value_dim, split)
     offsets = torch.arange(longest, device=q.device)
     rows = starts.unsqueeze(1) + offsets
     indices = rows.where(rows < ends.unsqueeze(1), -1)
     return sparse_mla_decode(q, cache, indices, scale, value_dim)
+
+
+def _check(q: Tensor, cache: Tensor, value_dim: int) -> None:
+    if cache.dtype != torch.uint8:
+        return check_rows(q, cache, value_dim)
+    row = value_dim + 4 * (value_dim // LATENT_BLOCK) + 2 * (q.shape[2] - value_dim)
+    if value_dim % LATENT_BLOCK or cache.ndim != 2 or cache.shape[1] != row:
+        raise ValueError(
+            f"an FP8 cache for {value_dim} latent (a multiple of {LATENT_BLOCK}) and {q.shape[2] - value_dim} rope "
+            f"columns has rows of {row} bytes; this one is {list(cache.shape)}"
+        )
 
 
 @torch.library.custom_op("polymath::sparse_mla_decode", mutates_args=())

@@ -27,7 +27,13 @@ def sparse_mla_attention(
     Returns:
         out [T, H, value_dim] in q's dtype and the natural-log sum of exponentials lse [T, H] in float32 (float64 for
         float64). A query without a key gives out = 0 and lse = -inf. On CUDA no gradient flows through lse.
+
+    Raises:
+        ValueError: shapes or dtypes that do not belong together.
     """
+    check_rows(q, kv, value_dim)
+    if indices.ndim != 2 or len(indices) != len(q):
+        raise ValueError(f"indices must be [{len(q)}, k], one row for each query; they are {list(indices.shape)}")
     if use_triton(q):
         return _sparse_mla(q, kv, indices, scale, value_dim)
     parts = [_attend(q[i : i + chunk], kv, indices[i : i + chunk], scale, value_dim) for i in range(0, len(q), chunk)]
@@ -43,6 +49,17 @@ def _attend(q: Tensor, kv: Tensor, indices: Tensor, scale: float, value_dim: int
     # A row of only -inf would give exp(nan): its probabilities are 0 by definition.
     probs = (scores - lse.masked_fill(empty.all(-1, keepdim=True), 0).unsqueeze(-1)).exp()
     return probs.to(q.dtype) @ rows[..., :value_dim], lse
+
+
+def check_rows(q: Tensor, rows: Tensor, value_dim: int) -> None:
+    """Raises a ValueError unless latent `rows` [S, D] belong to queries `q` [T, H, D]."""
+    if q.ndim != 3 or rows.ndim != 2 or q.shape[2] != rows.shape[1] or q.dtype != rows.dtype:
+        raise ValueError(
+            f"queries [T, H, D] and latent rows [S, D] must agree in D and dtype; they are {list(q.shape)} {q.dtype} "
+            f"and {list(rows.shape)} {rows.dtype}"
+        )
+    if not 0 < value_dim <= q.shape[2]:
+        raise ValueError(f"the first {value_dim} columns are to be the value, of {q.shape[2]} columns in all")
 
 
 @torch.library.custom_op("polymath::sparse_mla", mutates_args=())

@@ -8,6 +8,7 @@ pytest.importorskip("triton")
 
 from kernels.decode import dense_mla_decode, sparse_mla_decode
 from kernels.decode_triton import decode
+from kernels.sparse_mla import sparse_mla_attention
 from kernels.sparse_mla_triton import sparse_mla_forward
 from tests.kernels.test_sparse_mla_triton import SCALE, by_loop, draw, pick
 
@@ -99,3 +100,13 @@ def test_the_torch_bodies_agree() -> None:
     dense = dense_mla_decode(q, cache, starts, ends, 20, SCALE, 32)
     for got in (dense, sparse_mla_decode(q, cache, indices, SCALE, 32)):
         close(got, by_loop(q, cache, indices, 32))
+
+
+def test_shapes_that_do_not_belong_together() -> None:
+    q, cache, indices = draw(2, 3, 48), draw(60, 48, seed=1), pick(2, 60, [9], 12)
+    with pytest.raises(ValueError, match="must agree in D and dtype"):
+        sparse_mla_decode(q, cache[:, :40], indices, SCALE, 32)
+    with pytest.raises(ValueError, match="rows of 164 bytes"):
+        sparse_mla_decode(draw(2, 3, 144), torch.zeros(9, 160, dtype=torch.uint8), indices, SCALE, 128)
+    with pytest.raises(ValueError, match="one row for each query"):
+        sparse_mla_attention(q, cache, indices[:1], SCALE, 32)
