@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
-
 # In inference mode these come here whole.
 _COMPOSITE = {torch.ops.aten.linear.default, torch.ops.aten.matmul.default}
 
