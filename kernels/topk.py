@@ -57,8 +57,8 @@ def topk_mask(scores: Tensor, k: int) -> Tensor:
 def topk_rows(scores: Tensor, k: int, starts: Tensor, ends: Tensor) -> Tensor:
     """Columns of the k largest scores of each row among its own range of columns.
 
-    Exact and deterministic; a row's answer depends on that row alone. -0.0 equals 0.0, and -inf is a score like another:
-    the range alone says what a query may see.
+    Exact and deterministic; a row's answer depends on that row alone. -0.0 equals 0.0, and -inf is a score like any
+    other: the range alone says what a query may see.
 
     Args:
         scores: [M, N], the columns of a row contiguous. No NaN inside a row's range; what lies outside it is not read.
