@@ -105,6 +105,8 @@ def indexer_logits_decode(
             f"q and k_cache must have one dtype, and k_scale comes with float8_e4m3fn alone: got {q.dtype}, "
             f"{k_cache.dtype} and {scale}"
         )
+    if k_cache.stride(2) != 1 or (k_scale is not None and k_scale.stride(1) != 1):
+        raise ValueError("each vector of k_cache and the scales of each slot must lie in one piece of memory")
     if max_length > k_cache.shape[1]:
         raise ValueError(f"max_length {max_length} is more than the {k_cache.shape[1]} keys of a slot")
     return _indexer_logits_decode(q, k_cache, k_scale, weights, slots, lengths, max_length)
@@ -127,6 +129,11 @@ def indexer_logits_backward(
     _check_rows(q, k, weights, starts, ends)
     if dk is None:
         dk = torch.zeros(k.shape, dtype=accumulation_dtype(k.dtype), device=k.device)
+    elif dk.shape != k.shape or dk.dtype != accumulation_dtype(k.dtype) or not dk.is_contiguous():
+        raise ValueError(
+            f"dk must be contiguous, {tuple(k.shape)} in {accumulation_dtype(k.dtype)}: got {tuple(dk.shape)} "
+            f"{dk.dtype} with strides {dk.stride()}"
+        )
     dq, dw = _indexer_logits_backward(grad, q, k, weights, starts, ends, dk)
     return dq, dk, dw
 

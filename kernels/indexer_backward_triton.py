@@ -21,6 +21,9 @@ def backward(
     """Body of `indexer_logits_backward`: dq and dw; adds to dk."""
     (count, heads, dim), keys = q.shape, len(k)
     q, k, weights = q.contiguous(), k.contiguous(), weights.float().contiguous()
+    starts, ends = starts.contiguous(), ends.contiguous()
+    if grad.stride(1) != 1:  # an expanded scalar, as of sum()
+        grad = grad.contiguous()
     dq = torch.empty_like(q)
     dw = torch.empty(count, heads, dtype=torch.float32, device=q.device)
     if not count:

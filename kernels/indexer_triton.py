@@ -28,10 +28,10 @@ def rows(q: Tensor, k: Tensor, k_scale: Tensor | None, weights: Tensor, starts: 
     _rows_kernel[grid](
         q.contiguous(),
         k.contiguous(),
-        k_scale,
+        None if k_scale is None else k_scale.contiguous(),
         weights.float().contiguous(),
-        starts,
-        ends,
+        starts.contiguous(),
+        ends.contiguous(),
         out,
         count,
         keys,
@@ -65,8 +65,8 @@ def decode(
         k_cache,
         k_scale,
         weights.float().contiguous(),
-        slots,
-        lengths,
+        slots.contiguous(),
+        lengths.contiguous(),
         out,
         max_length,
         heads,
@@ -141,7 +141,7 @@ def _rows_kernel(
     DIM: tl.constexpr,
     SLICE: tl.constexpr,
 ):
-    first = tl.program_id(1).to(tl.int64) * QUERIES
+    first = tl.program_id(1) * QUERIES
     row = first + tl.arange(0, QUERIES)
     start = tl.load(starts_ptr + row, mask=row < count, other=2147483647)
     end = tl.load(ends_ptr + row, mask=row < count, other=0)
@@ -157,9 +157,9 @@ def _rows_kernel(
             k = _load(k_ptrs, inside, 0, dim, DIM)
         if k_scale_ptr is not None:
             k_scale = tl.load(k_scale_ptr + key, mask=inside, other=0.0)
-        for i in range(QUERIES):
-            m = first + i
-            valid = (head < heads) & (m < count)
+        valid = head < heads
+        for i in range(tl.minimum(QUERIES, count - first)):
+            m = (first + i).to(tl.int64)
             q_ptrs = q_ptr + (m * heads + head) * dim
             w = tl.load(w_ptr + m * heads + head, mask=valid, other=0.0)
             if SLICE == DIM:
@@ -169,7 +169,7 @@ def _rows_kernel(
             scores = _weighted_sum(z, w)
             if k_scale_ptr is not None:
                 scores *= k_scale
-            tl.store(out_ptr + m * keys + key, scores, mask=inside & (m < count))
+            tl.store(out_ptr + m * keys + key, scores, mask=inside)
 
 
 @triton.jit

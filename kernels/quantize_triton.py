@@ -14,6 +14,8 @@ def quantize_into(x: Tensor, values: Tensor, scale: Tensor, hadamard: bool, ue8m
     rows, blocks, dim = x.shape
     if not rows * blocks:
         return
+    if x.stride(2) != 1:
+        x = x.contiguous()
     size = max(16, triton.next_power_of_2(dim))
     tile = 32
     _quantize_kernel[(triton.cdiv(rows * blocks, tile),)](

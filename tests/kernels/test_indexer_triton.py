@@ -144,6 +144,21 @@ def test_backward_against_autograd_in_float64(heads, dim, sliced, monkeypatch):
         assert (got.double() - want).norm() <= 1e-5 * want.norm()
 
 
+def test_backward_of_an_expanded_gradient():
+    from kernels.indexer_backward_triton import backward
+
+    q, k, weights, starts, ends = problem(5, 30, 2, 16)
+    ones = torch.ones(5, 30)
+    results = []
+    for grad in (torch.ones(()).expand(5, 30), ones):
+        dk = torch.zeros(30, 16)
+        results.append((*backward(grad, q, k, weights, starts, ends, dk), dk))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
+    with pytest.raises(ValueError, match="dk must be"):
+        indexer_logits_backward(ones, q, k, weights, starts, ends, torch.zeros(16, 30).t())
+
+
 def test_backward_of_parts_of_the_rows_adds_up():
     from kernels.indexer_backward_triton import backward
 

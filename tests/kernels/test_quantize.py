@@ -116,6 +116,16 @@ def test_triton_body(dtype, ue8m0, hadamard):
     assert same_but_for_the_interpreter(values, want)
 
 
+def test_triton_body_of_a_transposed_tensor():
+    from kernels.quantize_triton import quantize_into
+
+    x = torch.exp2(torch.arange(64) % 7).view(16, 4).t().unsqueeze(1)
+    want, want_scale = quantize_fp8(x)
+    values, scale = torch.empty_like(want), torch.empty_like(want_scale)
+    quantize_into(x, values, scale, False, True)
+    assert torch.equal(scale, want_scale) and torch.equal(values.float(), want.float())
+
+
 def test_triton_body_into_a_packed_row():
     from kernels.quantize_triton import quantize_into
 
