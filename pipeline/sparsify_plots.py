@@ -44,7 +44,7 @@ def plot_sparsify(run_folder: Path, report: Mapping[str, Any], events: Iterable[
     """Draws what the stage measured; `report` is its own `report.json`. Gives the files."""
     rows = [event for event in events if event.get("stage") == "sparsify"]
     folder = run_folder / "plots"
-    return [*_plot_layers(folder, report, rows), *_plot_needles(folder, report.get("needle", {}))]
+    return [*_plot_layers(folder, report, rows), *plot_needles(folder, report.get("needle", {}))]
 
 
 def _plot_layers(folder: Path, report: Mapping[str, Any], rows: Sequence[Event]) -> list[Path]:
@@ -130,7 +130,7 @@ def _draw_precisions(axes: Axes, recall: Mapping[str, Sequence[float]]) -> None:
     legend_above(axes)
 
 
-def _plot_needles(folder: Path, needle: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Path]:
+def plot_needles(folder: Path, needle: Mapping[str, Sequence[Mapping[str, Any]]], name: str = "needle") -> list[Path]:
     """Heat maps over length and depth: how often the dense twin and the sparse model find the needle, and the share
     of layers whose indexer selected it."""
     panels = [
@@ -154,7 +154,7 @@ def _plot_needles(folder: Path, needle: Mapping[str, Sequence[Mapping[str, Any]]
         figure.suptitle(
             f"A number hidden in a haystack, {samples} samples a cell; guessing finds 10 %", x=0.01, ha="left"
         )
-        return save(figure, folder, "needle")
+        return save(figure, folder, name)
 
 
 def _draw_map(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str) -> Any:
