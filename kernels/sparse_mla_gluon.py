@@ -50,7 +50,9 @@ def _keys(source, slot, count, RANGE: gl.constexpr):
 
 
 @gluon.jit
-def _gather_q(q, live, buffers, q_full, row, DIM: gl.constexpr):
+def _gather_q(q, live, buffers, q_full, DIM: gl.constexpr):
+    layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
+    row = gl.arange(0, 64, layout=gl.SliceLayout(1, layout))
     q_left, q_right, q_rope, _, _, _ = buffers
     _gather(q_left.index(0), q, row, row < live, DIM, 0, 256)
     _gather(q_right.index(0), q, row, row < live, DIM, 256, 256)
@@ -67,18 +69,17 @@ def _rope_and_bias(tile, bias, rope, key, full, STRIDE: gl.constexpr):
 
 @gluon.jit
 def _produce(
-    q, cache, source, live, pairs, count, shared,
-    KEYS: gl.constexpr, DIM: gl.constexpr, NOPE_STRIDE: gl.constexpr, SCALES_STRIDE: gl.constexpr,
+    cache, source, pairs, count, shared,
+    KEYS: gl.constexpr, NOPE_STRIDE: gl.constexpr, SCALES_STRIDE: gl.constexpr,
     ROPE_STRIDE: gl.constexpr, RANGE: gl.constexpr,
 ):  # fmt: skip
     """Copies the rows of a cache in q's dtype, without a register in between."""
-    buffers, bias, full, free, q_full, _, _, _ = shared
+    buffers, bias, full, free, _, _, _, _ = shared
     _, _, _, left, right, rope = buffers
     nope_rows, _, rope_rows = cache
     # Eight threads copy 128 bytes of one row.
     layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
     row = gl.arange(0, KEYS, layout=gl.SliceLayout(1, layout))
-    _gather_q(q, live, buffers, q_full, row, DIM)
     next0 = _keys(source, row, count, RANGE)
     next1 = _keys(source, KEYS + row, count, RANGE)
     for pair in range(pairs):
@@ -105,20 +106,44 @@ def _produce(
 
 
 @gluon.jit
-def _codes(
-    nope, scales, key, GROUP: gl.constexpr, NOPE_STRIDE: gl.constexpr, SCALES_STRIDE: gl.constexpr,
-    layout: gl.constexpr,
-):  # fmt: skip
-    """128 e4m3 codes of each row, four in a word (a register each would be too many), and the scale that they share."""
-    key = gl.convert_layout(key, gl.SliceLayout(1, layout)).to(gl.int64)
-    word = GROUP * 32 + gl.arange(0, 32, layout=gl.SliceLayout(0, layout))
-    codes = gl.load(nope + (key * NOPE_STRIDE)[:, None] + word[None, :], mask=(key >= 0)[:, None], other=0)
-    return codes, gl.load(scales + key * SCALES_STRIDE + GROUP, mask=key >= 0, other=0.0)
+def _fetch(tile, nope, scales, key, GROUP: gl.constexpr, NOPE_STRIDE: gl.constexpr, SCALES_STRIDE: gl.constexpr):
+    """Starts copying 256 e4m3 codes of each row, four in a word, to the second half of the place that their bfloat16
+    values will take; returns the scales of the two groups."""
+    layout: gl.constexpr = key.type.layout.parent
+    word = GROUP * 32 + gl.arange(0, 64, layout=gl.SliceLayout(0, layout))
+    row = key.to(gl.int64)
+    async_copy.async_copy_global_to_shared(
+        _raw(tile), nope + (row * NOPE_STRIDE)[:, None] + word[None, :], mask=(key >= 0)[:, None]
+    )
+    scales += row * SCALES_STRIDE + GROUP
+    return gl.load(scales, mask=key >= 0, other=0.0), gl.load(scales + 1, mask=key >= 0, other=0.0)
 
 
 @gluon.jit
-def _widen(tile, PART: gl.constexpr, codes, scale):
-    """Stores scale * codes as columns PART * 128 and on of a bfloat16 tile [64, 256]."""
+def _raw(tile):
+    words: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
+    return tile._reinterpret(gl.int32, [2, 64, 64], words).index(1)
+
+
+@gluon.jit
+def _widen(tile, scale0, scale1, full):
+    """Codes in place to scale * codes: a bfloat16 tile [64, 256]."""
+    layout: gl.constexpr = scale0.type.layout.parent
+    words: gl.constexpr = gl.NVMMASharedLayout(128, 32, 2)
+    codes0 = _raw(tile).slice(0, 32, dim=1).load(layout)
+    codes1 = _raw(tile).slice(32, 32, dim=1).load(layout)
+    # Each thread reads what it has copied itself, and writes over what others have copied.
+    gl.thread_barrier()
+    wide = tile._reinterpret(gl.int32, [64, 128], words)
+    wide.slice(0, 64, dim=1).store(_times(codes0, scale0))
+    wide.slice(64, 64, dim=1).store(_times(codes1, scale1))
+    fence_async_shared()
+    mbarrier.arrive(full, count=1)
+
+
+@gluon.jit
+def _times(codes, scale):
+    """Words of four e4m3 codes times their row's scale, as words of two bfloat16 values."""
     low, high = gl.inline_asm_elementwise(
         """{
         .reg .b16 c0, c1, h0, h1, h2, h3;
@@ -143,73 +168,60 @@ def _widen(tile, PART: gl.constexpr, codes, scale):
         "=r,=r,r,f",
         [codes, scale[:, None]],
         dtype=(gl.int32, gl.int32),
-        is_pure=False,
+        is_pure=True,
         pack=1,
     )
-    words: gl.constexpr = gl.NVMMASharedLayout(128, 32, 2)
-    pairs = gl.join(low, high).reshape([64, 64])
-    tile._reinterpret(gl.int32, [64, 128], words).slice(PART * 64, 64, dim=1).store(pairs)
+    return gl.join(low, high).reshape([64, 64])
 
 
 @gluon.jit
 def _produce_fp8(
-    q, cache, source, live, pairs, count, shared,
-    KEYS: gl.constexpr, DIM: gl.constexpr, NOPE_STRIDE: gl.constexpr, SCALES_STRIDE: gl.constexpr,
+    cache, source, pairs, count, shared,
+    KEYS: gl.constexpr, NOPE_STRIDE: gl.constexpr, SCALES_STRIDE: gl.constexpr,
     ROPE_STRIDE: gl.constexpr, RANGE: gl.constexpr,
 ):  # fmt: skip
-    """Widens the rows of an FP8 cache on their way: two blocks of 128 codes are always being fetched."""
-    buffers, bias, full, free, q_full, _, _, _ = shared
+    """Copies the rows of an FP8 cache, and widens them in place once they are there."""
+    buffers, bias, full, free, _, _, _, _ = shared
     _, _, _, left, right, rope = buffers
     nope_rows, scales, rope_rows = cache
     layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
-    wide: gl.constexpr = gl.BlockedLayout([1, 4], [4, 8], [4, 1], [1, 0])
+    words: gl.constexpr = gl.SliceLayout(1, gl.BlockedLayout([1, 4], [4, 8], [4, 1], [1, 0]))
     row = gl.arange(0, KEYS, layout=gl.SliceLayout(1, layout))
-    _gather_q(q, live, buffers, q_full, row, DIM)
-    key0 = _keys(source, row, count, RANGE)
-    key1 = _keys(source, KEYS + row, count, RANGE)
-    a, scale_a = _codes(nope_rows, scales, key0, 0, NOPE_STRIDE, SCALES_STRIDE, wide)
-    b, scale_b = _codes(nope_rows, scales, key0, 1, NOPE_STRIDE, SCALES_STRIDE, wide)
+    next0 = _keys(source, row, count, RANGE)
+    next1 = _keys(source, KEYS + row, count, RANGE)
     for pair in range(pairs):
         phase = (pair & 1) ^ 1
+        key0 = next0
+        key1 = next1
         slot = 2 * (pair + 1) * KEYS + row
         next0 = _keys(source, slot, count, RANGE)
         next1 = _keys(source, slot + KEYS, count, RANGE)
-
+        row0 = gl.convert_layout(key0, words)
+        row1 = gl.convert_layout(key1, words)
         mbarrier.wait(free.index(0), phase)
-        _widen(left.index(0), 0, a, scale_a)
-        a, scale_a = _codes(nope_rows, scales, key1, 2, NOPE_STRIDE, SCALES_STRIDE, wide)
-        _widen(left.index(0), 1, b, scale_b)
-        b, scale_b = _codes(nope_rows, scales, key1, 3, NOPE_STRIDE, SCALES_STRIDE, wide)
-        fence_async_shared()
-        mbarrier.arrive(full.index(0), count=1)
-
+        a0, a1 = _fetch(left.index(0), nope_rows, scales, row0, 0, NOPE_STRIDE, SCALES_STRIDE)
+        async_copy.commit_group()
         mbarrier.wait(free.index(1), phase)
-        _widen(right.index(1), 0, a, scale_a)
-        a, scale_a = _codes(nope_rows, scales, key0, 2, NOPE_STRIDE, SCALES_STRIDE, wide)
-        _widen(right.index(1), 1, b, scale_b)
-        b, scale_b = _codes(nope_rows, scales, key0, 3, NOPE_STRIDE, SCALES_STRIDE, wide)
-        fence_async_shared()
-        mbarrier.arrive(full.index(1), count=1)
-
+        b0, b1 = _fetch(right.index(1), nope_rows, scales, row1, 2, NOPE_STRIDE, SCALES_STRIDE)
+        async_copy.commit_group()
         mbarrier.wait(free.index(2), phase)
-        _rope_and_bias(rope.index(0), bias.index(0), rope_rows, key0, full.index(2), ROPE_STRIDE)
-        _widen(right.index(0), 0, a, scale_a)
-        a, scale_a = _codes(nope_rows, scales, key1, 0, NOPE_STRIDE, SCALES_STRIDE, wide)
-        _widen(right.index(0), 1, b, scale_b)
-        b, scale_b = _codes(nope_rows, scales, key1, 1, NOPE_STRIDE, SCALES_STRIDE, wide)
-        fence_async_shared()
-        mbarrier.arrive(full.index(2), count=1)
-
+        c0, c1 = _fetch(right.index(0), nope_rows, scales, row0, 2, NOPE_STRIDE, SCALES_STRIDE)
+        _gather(rope.index(0), rope_rows, key0, key0 >= 0, ROPE_STRIDE, 0, 64)
+        bias.index(0).store(gl.where(key0 >= 0, 0.0, -float("inf")))
+        async_copy.commit_group()
         mbarrier.wait(free.index(3), phase)
-        _rope_and_bias(rope.index(1), bias.index(1), rope_rows, key1, full.index(3), ROPE_STRIDE)
-        _widen(left.index(1), 0, a, scale_a)
-        a, scale_a = _codes(nope_rows, scales, next0, 0, NOPE_STRIDE, SCALES_STRIDE, wide)
-        _widen(left.index(1), 1, b, scale_b)
-        b, scale_b = _codes(nope_rows, scales, next0, 1, NOPE_STRIDE, SCALES_STRIDE, wide)
-        fence_async_shared()
-        mbarrier.arrive(full.index(3), count=1)
-        key0 = next0
-        key1 = next1
+        d0, d1 = _fetch(left.index(1), nope_rows, scales, row1, 0, NOPE_STRIDE, SCALES_STRIDE)
+        _gather(rope.index(1), rope_rows, key1, key1 >= 0, ROPE_STRIDE, 0, 64)
+        bias.index(1).store(gl.where(key1 >= 0, 0.0, -float("inf")))
+        async_copy.commit_group()
+        async_copy.wait_group(3)
+        _widen(left.index(0), a0, a1, full.index(0))
+        async_copy.wait_group(2)
+        _widen(right.index(1), b0, b1, full.index(1))
+        async_copy.wait_group(1)
+        _widen(right.index(0), c0, c1, full.index(2))
+        async_copy.wait_group(0)
+        _widen(left.index(1), d0, d1, full.index(3))
 
 
 @gluon.jit
@@ -379,7 +391,6 @@ def _attend(
     """Arguments as those of `kernels.sparse_mla_triton.attend`."""
     RANGE: gl.constexpr = indices is None
     FP8: gl.constexpr = scales is not None
-    DIM: gl.constexpr = VALUE + ROPE
     dtype: gl.constexpr = q.dtype.element_ty
     blocks = gl.cdiv(heads, HEADS)
     row = (gl.program_id(0) // blocks).to(gl.int64)
@@ -405,14 +416,16 @@ def _attend(
     q_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     mbarrier.init(q_full, count=128)
     for i in gl.static_range(4):
-        # One arrival for what the warps store, and one of each thread for what it copies: FP8 columns are stored, the
-        # bias that comes with rope columns as well.
-        mbarrier.init(full.index(i), count=129 if i >= 2 else (1 if FP8 else 128))
+        # Each thread for what it copies, and one for all of them for the bias; once for all where FP8 rows are widened.
+        mbarrier.init(full.index(i), count=1 if FP8 else (128 if i < 2 else 129))
         mbarrier.init(free.index(i), count=1)
     for i in gl.static_range(5):
         mbarrier.init(ready.index(i), count=1)
     fence_async_shared()
 
+    # The queries are on their way while the number of keys is found.
+    buffers = (q_left, q_right, q_rope, left, right, rope)
+    _gather_q(q + (row * heads + head) * (VALUE + ROPE), live, buffers, q_full, VALUE + ROPE)
     if RANGE:
         source = gl.load(starts + row) + first
         count = gl.minimum(split, gl.load(ends + row) - source)
@@ -427,21 +440,19 @@ def _attend(
             count = gl.maximum(count, gl.max(gl.where(picked >= 0, tile + slots + 1, 0), 0))
     pairs = gl.cdiv(gl.maximum(count, 0), 2 * KEYS)
 
-    q += (row * heads + head) * DIM
     at = (row * gl.num_programs(1) + gl.program_id(1)) * heads + head
     out += at * VALUE
     lse += at
     # Of an empty split, one among many of a short row, only lse is read.
     filled = gl.where((count > 0) | (gl.num_programs(1) == 1), live, 0)
-    buffers = (q_left, q_right, q_rope, left, right, rope)
     shared = (buffers, bias, full, free, q_full, ready, peaks, totals)
     gl.warp_specialize(
         [
             (
                 _produce_fp8 if FP8 else _produce,
                 (
-                    q, (nope, scales, rope_rows), source, live, pairs, count, shared,
-                    KEYS, DIM, NOPE_STRIDE, SCALES_STRIDE, ROPE_STRIDE, RANGE,
+                    (nope, scales, rope_rows), source, pairs, count, shared,
+                    KEYS, NOPE_STRIDE, SCALES_STRIDE, ROPE_STRIDE, RANGE,
                 ),
             ),
             (_consume_first, (out, lse, live, filled, pairs, scale_log2, shared, KEYS, VALUE)),
