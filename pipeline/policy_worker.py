@@ -79,6 +79,7 @@ class PolicyWorker:
         saved = latest_state(Path(spec.state)) if spec.state else None
         weights = saved.folder / "model" if saved else Path(spec.checkpoint)
         model = load_checkpoint(weights, device=spec.device)
+        model.batch_invariant = self.config.sampling.batch_invariant and spec.device == "cuda"
         if spec.rl is None:
             return model.eval(), None
         needs_reference = any(value > 0 for value in spec.kl_coef.values())

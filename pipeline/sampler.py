@@ -56,6 +56,7 @@ class Sampler:
         if checkpoint != self._loaded:
             self.chat = Chat(AutoTokenizer.from_pretrained(checkpoint))
             model = load_checkpoint(Path(checkpoint), device=self.device).eval()
+            model.batch_invariant = self.config.sampling.batch_invariant and self.device == "cuda"
             self.engine = TorchEngine(model, self.chat.end_token_id)
             self._loaded = checkpoint
 

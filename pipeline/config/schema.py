@@ -100,6 +100,7 @@ class SamplingConfig:
     temperature: float = 1.0  #: softmax temperature of training rollouts
     max_new_tokens: int = 48  #: policy tokens in one turn
     max_context: int = 384  #: tokens of the whole conversation
+    batch_invariant: bool = False  #: on a GPU: rollout and learner compute the same bits, whatever the batch; slower
 
 
 @dataclass
