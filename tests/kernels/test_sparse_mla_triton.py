@@ -97,3 +97,18 @@ def test_agrees_with_the_torch_body() -> None:
         sparse_mla_forward(q, kv, indices, SCALE, 32), sparse_mla_attention(q, kv, indices, SCALE, 32), strict=True
     ):
         torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-5)
+
+
+def test_the_operator_is_differentiable() -> None:
+    """The operator that CUDA tensors take, on the CPU: both Triton bodies, tied together by autograd."""
+    indices = pick(5, 40, [30, 0, 7], 32)
+    weights = draw(5, 4, 32, seed=2)
+    gradients = []
+    for door in (torch.ops.polymath.sparse_mla, sparse_mla_attention):
+        q, kv = draw(5, 4, 48).requires_grad_(), draw(40, 48, seed=1).requires_grad_()
+        out, _ = door(q, kv, indices, SCALE, 32)
+        (out * weights).sum().backward()
+        gradients.append((q.grad, kv.grad))
+    assert not torch.ops.polymath.sparse_mla(q, kv, indices, SCALE, 32)[1].requires_grad
+    for ours, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-5)
