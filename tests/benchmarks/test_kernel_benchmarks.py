@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from importlib.util import find_spec
 
 import pytest
 import torch
 
-from benchmarks import dsa_cost, kernels, layer_rows, timing
+from benchmarks import kernels, layer_rows, timing
 from benchmarks.kernel_table import markdown, table
 from benchmarks.row import TOY, Goal
 from benchmarks.timing import Ceilings
@@ -80,10 +79,3 @@ def test_a_fingerprint_sees_one_bit() -> None:
     y.view(torch.int16)[3, 2] ^= 1
     assert kernels.fingerprint((x, x[0, 0])) == kernels.fingerprint((x.clone(), x[0, 0]))
     assert kernels.fingerprint(x) != kernels.fingerprint(y)
-
-
-def test_crossover_is_where_the_curves_meet() -> None:
-    points = [(p, 2.0 * p, 100.0 * math.sqrt(p)) for p in (1024, 2048, 4096)]
-    assert dsa_cost.crossover(points) == pytest.approx(2500, rel=1e-6)
-    assert dsa_cost.crossover([(1, 2.0, 1.0), (2, 3.0, 1.0)]) == 0
-    assert dsa_cost.crossover([(1, 2.0, 1.0), (2, 1.0, 3.0)]) is None
