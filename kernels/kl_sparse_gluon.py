@@ -1,8 +1,9 @@
-"""The head-summed target over selected keys on Hopper, for 65 to 128 heads of 512 + 64 dimensions (DeepSeek-V3.2).
+"""The head-summed target over selected keys on Hopper, for 17 to 128 heads of 512 + 64 dimensions (DeepSeek-V3.2).
 
 One program has one query. A warpgroup gathers its keys, 64 at a time, into a ring of tiles. Two warpgroups keep 64
 heads of the query each in registers and take turns at the tensor cores, so that one's exponentials run under the
-other's products; the second hands its sums over heads to the first.
+other's products; the second hands its sums over heads to the first. With 64 heads or fewer the second multiplies
+zeros: gathering the keys takes as long.
 """
 
 import torch
@@ -177,7 +178,7 @@ def _target_kernel(
 def takes(q: Tensor, kv: Tensor) -> bool:
     """Whether the tensors have the shape, dtype and alignment that this body is made for."""
     return (
-        HEADS < q.shape[1] <= 2 * HEADS
+        16 < q.shape[1] <= 2 * HEADS
         and q.shape[2] == LATENT + ROPE
         and q.dtype in (torch.bfloat16, torch.float16)
         and all(x.stride(-1) == 1 and x.data_ptr() % 16 == 0 for x in (q, kv))
