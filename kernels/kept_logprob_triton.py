@@ -152,18 +152,18 @@ def kept_logprob_backward(
     if not len(ids):
         return grad_hidden.zero_(), torch.zeros_like(weight)
     logit_gradient = torch.zeros_like(logits)
-    block = min(256, triton.next_power_of_2(width))
+    block = min(512, triton.next_power_of_2(width))
     blocks = triton.cdiv(width, block)
     _hidden_gradient_kernel[(rows, blocks)](
         weight, targets, offsets, ids, logits, normaliser, entropy, grad_logprob, grad_entropy, logit_gradient,
-        grad_hidden, width, temperature, ENTROPY=grad_entropy is not None, BI=16, BK=block, num_warps=4,
+        grad_hidden, width, temperature, ENTROPY=grad_entropy is not None, BI=8, BK=block, num_warps=4,
     )  # fmt: skip
     tokens, pairs = torch.sort(ids, stable=True)
     segments = torch.searchsorted(tokens, torch.arange(vocabulary + 1, device=ids.device, dtype=ids.dtype))
     rows_of_pairs = torch.searchsorted(offsets.long(), pairs, right=True) - 1
     grad_weight = torch.empty_like(weight)
     _weight_gradient_kernel[(vocabulary, blocks)](
-        hidden, logit_gradient, pairs, rows_of_pairs, segments, grad_weight, width, BJ=16, BK=block, num_warps=4
+        hidden, logit_gradient, pairs, rows_of_pairs, segments, grad_weight, width, BJ=8, BK=block, num_warps=4
     )
     return grad_hidden, grad_weight
 

@@ -95,7 +95,6 @@ class _TokenLogprob(torch.autograd.Function):
             normaliser[rows] = logits.logsumexp(-1)
             if with_entropy:
                 log_p = logits.sub_(normaliser[rows, None])
-                # The floor makes p log p of a token outside the set 0, not NaN.
                 entropy[rows] = log_p.exp().mul_(_finite(log_p, kept)).sum(-1).neg_()
         ctx.save_for_backward(hidden, weight, targets, normaliser, entropy)
         ctx.temperature, ctx.kept = temperature, kept
@@ -137,4 +136,5 @@ class _TokenLogprob(torch.autograd.Function):
 
 
 def _finite(log_p: Tensor, kept: tuple[Tensor, Tensor] | None) -> Tensor:
-    return log_p if kept is None else log_p.clamp_min_(torch.finfo(log_p.dtype).min)
+    """log_p without -inf outside the kept sets; exp of the floor is 0 in any dtype, and so is its product with that."""
+    return log_p if kept is None else log_p.clamp_min_(-1e4)

@@ -21,9 +21,12 @@ from torch import Tensor
 
 from kernels import tuning
 
-DEFAULT = {"programs": 4, "registers": 128, "sample": 4096, "parts": 8, "stage": 1024, "unstage": 2, "tile": 1024}
-"""Programs of a processor, registers of a thread, scores in the sample, reads of 16 bytes that a thread has in flight,
-groups staged before they are unstaged, tile of that / 128, tile of the buffer (at most 1024)."""
+DEFAULT = {
+    "programs": 4, "warps": 4, "registers": 128, "sample": 4096, "parts": 8, "stage": 1024, "unstage": 2, "tile": 1024
+}  # fmt: skip
+"""Programs of a processor, warps of a program, registers of a thread, scores in the sample, reads of 16 bytes that a
+thread has in flight (2 to 8; at most 4 with more than 4 warps), groups staged before they are unstaged, groups that a
+thread unstages at once (2 or 4), tile of the list (2 to 8 entries of a thread)."""
 
 SITE: tl.constexpr = tl.constexpr(16)
 """Neighbouring scores in a site of the sample: 64 bytes, what memory hands out at once."""
@@ -130,20 +133,22 @@ def _guess(row, start, end, k, buffer, SAMPLE: tl.constexpr, TILE: tl.constexpr)
 
 
 @triton.jit
-def _places(counts, BITS: tl.constexpr):
+def _places(counts):
     """Exclusive running sums of counts [LANES, PARTS], part by part, and the sum of all.
 
-    Each thread holds one count of each part. All parts are scanned at once, side by side in the bits of one integer, of
-    which the sum of a part takes at most BITS.
+    Each thread holds one count of each part. All parts are scanned at once, side by side in an integer of 64 bits.
     """
-    part = tl.arange(0, counts.shape[1])[None, :]
+    PARTS: tl.constexpr = counts.shape[1]
+    BITS: tl.constexpr = 64 // PARTS
+    MASK: tl.constexpr = 2**BITS - 1
+    part = tl.arange(0, PARTS)[None, :]
     shift = (BITS * part).to(tl.int64)
     packed = tl.sum(counts.to(tl.int64) << shift, 1)
-    before = (((tl.cumsum(packed, 0) - packed)[:, None] >> shift) & ((1 << BITS) - 1)).to(tl.int32)
+    before = (((tl.cumsum(packed, 0) - packed)[:, None] >> shift) & MASK).to(tl.int32)
     totals = tl.sum(packed, 0)
     everything = 0
-    for i in tl.static_range(counts.shape[1]):
-        total = ((totals >> (BITS * i)) & ((1 << BITS) - 1)).to(tl.int32)
+    for i in tl.static_range(PARTS):
+        total = ((totals >> (BITS * i)) & MASK).to(tl.int32)
         before += tl.where(part > i, total, 0)
         everything += total
     return before, everything
@@ -161,7 +166,7 @@ def _stage(row, begin, start, end, low, staged, groups, count, PARTS: tl.constex
         # NaN reaches nothing.
         score = tl.load(row + column, mask=(column >= start) & (column < end), other=float("nan"))
     keep = tl.max(score, 2) >= low
-    before, added = _places(keep, 8)
+    before, added = _places(keep)
     place = count + before
     tl.store(staged + 4 * place[:, :, None] + four, score, mask=keep[:, :, None])
     tl.store(groups + place, group, mask=keep)
@@ -178,7 +183,7 @@ def _unstage(staged, groups, count, low, buffer, kept, PARTS: tl.constexpr, LANE
         score = tl.load(staged + 4 * slot[:, :, None] + four, mask=inside[:, :, None], other=float("nan"))
         column = tl.load(groups + slot, mask=inside, other=0)[:, :, None] + four
         keep = (score >= low).to(tl.int32)
-        before, added = _places(tl.sum(keep, 2), 16)
+        before, added = _places(tl.sum(keep, 2))
         place = kept + before[:, :, None] + tl.cumsum(keep, 2) - keep
         tl.store(buffer + place, _entry(score, column), mask=keep > 0)
         kept += added
@@ -214,7 +219,7 @@ def _select(buffer, kept, kth, tie, target, write, TILE: tl.constexpr, LANES: tl
         score = _score(entry)
         column = (entry >> 32).to(tl.int32)
         chosen = (score > kth) | ((score == kth) & (column <= tie))
-        before, added = _places(chosen, 8)
+        before, added = _places(chosen)
         if write:
             tl.store(target + done + before, column, mask=chosen)
         else:
@@ -291,7 +296,7 @@ def topk_rows(scores: Tensor, k: int, starts: Tensor, ends: Tensor) -> Tensor:
     """The body of `kernels.topk.topk_rows` on CUDA; see there."""
     rows = len(scores)
     tiles = tuning.config("topk", f"k={triton.next_power_of_2(k)}", DEFAULT)
-    lanes = 128
+    lanes = 32 * tiles["warps"]
     stage = lanes * tiles["parts"] + tiles["stage"]
     capacity = max(2 * triton.next_power_of_2(k) + 4 * stage, tiles["sample"]) + tiles["tile"]
     programs = min(rows, tiles["programs"] * _processors(scores.device))
@@ -306,7 +311,7 @@ def topk_rows(scores: Tensor, k: int, starts: Tensor, ends: Tensor) -> Tensor:
             scores, scores.stride(0) // step, starts, ends, out, buffers, staged, groups, rows, k,
             STEP=step, SAMPLE=tiles["sample"], CAPACITY=capacity, STAGE=stage, K=triton.next_power_of_2(k),
             PARTS=tiles["parts"], UNSTAGE=tiles["unstage"], TILE=tiles["tile"], LANES=lanes,
-            num_warps=lanes // 32, maxnreg=tiles["registers"],
+            num_warps=tiles["warps"], maxnreg=tiles["registers"],
         )  # fmt: skip
     return out
 

@@ -85,7 +85,7 @@ def test_kept_sets() -> None:
     double = [x.detach().double().requires_grad_() for x in (hidden, weight)]
     expected = token_logprob(double[0], double[1], targets, 0.7, True, kept)
     logprob, entropy, *_ = kept_body.kept_logprob(hidden, weight, targets, 0.7, *kept)
-    upstream = torch.linspace(-1, 1, 9)
+    upstream = torch.linspace(-2, 2, 9)
     close(logprob, expected[0])
     close(entropy, expected[1])
     loss = (logprob * upstream + entropy * upstream.flip(0)).sum()
