@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.plots import BLUE, DARK, GREEN, GREY, ORANGE, PURPLE, SKY, STYLE, VERMILION
+from pipeline.drawing import BLUE, DARK, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, save, style
 
 PARTS = {"indexer": SKY, "top-k": PURPLE, "attention": GREEN}
 DENSE = (VERMILION, ORANGE, GREY)
@@ -13,12 +13,7 @@ DENSE = (VERMILION, ORANGE, GREY)
 
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
     """Writes `path` as PNG and as SVG; gives the files."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(STYLE):
+    with style() as plt:
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
         for panel, phase in zip(axes, ("prefill", "decode"), strict=True):
             _panel(panel, phase, result[phase])
@@ -27,11 +22,7 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
             f"Attention of DeepSeek-V3.2's shape ({result['heads']} heads, k {result['k']}) on one {result['device']}"
         )
         figure.suptitle(f"{title}, {result['date'][:10]}", x=0.01, ha="left", fontsize=11)
-        files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
-        for file in files:
-            figure.savefig(file, facecolor="white", metadata={"Date": None} if file.suffix == ".svg" else None)
-        plt.close(figure)
-    return files
+        return save(figure, path.parent, path.stem)
 
 
 def _panel(axes: Any, phase: str, found: dict[str, Any]) -> None:
