@@ -18,7 +18,7 @@ from kernels.kl_selected import selected_backward, selected_logits, selected_tar
 from kernels.tiles import accumulation_dtype
 
 # Elements of a [queries, keys] buffer that exist at one time in the dense stage: 512 queries of a 128K context.
-# Target and logits are such buffers in float32, their gradient in the index queries' dtype.
+# Target and logits are such buffers in float32, their gradient in bfloat16 where the index queries are half precision.
 CHUNK_ELEMENTS = 512 * 131072
 # Elements of the keys' gradient, one row for each query and slot, that exist at one time in the sparse stage: 1024
 # queries with 2048 keys of 128 dimensions.
@@ -102,9 +102,9 @@ def _dense_loss(
     kl = torch.zeros(count, dtype=dtype, device=q.device)
     size = min(max(1, CHUNK_ELEMENTS // max(1, keys)), max(1, count))
     targets = torch.empty(size, keys, dtype=dtype, device=q.device)
-    # dI is multiplied by the head weights and rounded again for the products: bfloat16 halves what is moved. Float16
-    # would lose values of 1e-7, which are common among 128K keys.
-    narrow = torch.bfloat16 if index_q.dtype == torch.bfloat16 else dtype
+    # In half precision the backward multiplies dI in bfloat16; rounding it here halves what is moved. Float16 would
+    # lose values of 1e-7, which are common among 128K keys.
+    narrow = torch.bfloat16 if index_q.element_size() == 2 else dtype
     grads = torch.empty(size if gradient else 0, keys, dtype=narrow, device=q.device)
     for first in range(0, count, size):
         rows = slice(first, min(first + size, count))
