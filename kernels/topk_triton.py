@@ -138,17 +138,16 @@ def _places(counts):
 
     Each thread holds one count of each part. All parts are scanned at once, side by side in an integer of 64 bits.
     """
-    PARTS: tl.constexpr = counts.shape[1]
-    BITS: tl.constexpr = 64 // PARTS
-    MASK: tl.constexpr = 2**BITS - 1
-    part = tl.arange(0, PARTS)[None, :]
-    shift = (BITS * part).to(tl.int64)
+    bits = 64 // counts.shape[1]
+    mask = (1 << bits) - 1
+    part = tl.arange(0, counts.shape[1])[None, :]
+    shift = (part * bits).to(tl.int64)
     packed = tl.sum(counts.to(tl.int64) << shift, 1)
-    before = (((tl.cumsum(packed, 0) - packed)[:, None] >> shift) & MASK).to(tl.int32)
+    before = (((tl.cumsum(packed, 0) - packed)[:, None] >> shift) & mask).to(tl.int32)
     totals = tl.sum(packed, 0)
     everything = 0
-    for i in tl.static_range(PARTS):
-        total = ((totals >> (BITS * i)) & MASK).to(tl.int32)
+    for i in tl.static_range(counts.shape[1]):
+        total = ((totals >> (bits * i)) & mask).to(tl.int32)
         before += tl.where(part > i, total, 0)
         everything += total
     return before, everything
