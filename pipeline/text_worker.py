@@ -6,6 +6,7 @@ steps that are done get the stored metrics.
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +82,8 @@ class TextTrainer:
         from pipeline.learning.text_batches import Packing, TextBatches
 
         torch.set_num_threads(spec.threads)
+        if spec.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         self.spec = spec
         saved = latest_state(Path(spec.state))
         if saved:
@@ -130,6 +133,12 @@ class TextTrainer:
     def committed(self) -> int:
         """Steps that are done."""
         return self.step
+
+    def peak_memory(self) -> int | None:
+        """Most bytes of the GPU's memory that tensors have taken so far; None on a CPU."""
+        import torch
+
+        return torch.cuda.max_memory_allocated() if self.model.device.type == "cuda" else None
 
     def advance(self, start: int, count: int) -> list[dict[str, float]]:
         """Metrics of steps `start` … `start + count − 1`; steps not done yet are done now."""
@@ -238,6 +247,11 @@ class TextTrainer:
         from pipeline.learning.text_batches import longest
 
         return longest(load_texts(Path(self.spec.heldout)), self.packing, self.spec.eval_batches)
+
+    def close(self) -> None:
+        """Gives the memory back at once, where the process lives on: hooks on weights are cycles."""
+        vars(self).clear()
+        gc.collect()
 
     def export(self, path: str) -> None:
         """Writes the weights with the tokenizer as a checkpoint folder."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -74,12 +75,18 @@ def text_run(
         done = worker.call("committed").result()
         if before is not None:
             before(worker, done)
+        began, trained = time.monotonic(), 0.0
         with context.progress.task(label, spec.steps) as bar:
             for start in range(0, spec.steps, advance):
                 for offset, metrics in enumerate(worker.call("advance", start, advance).result()):
                     context.events.log(context.folder.name, start + offset, domain=label, **metrics)
                     if start + offset >= done:
+                        trained += metrics["tokens"]
                         bar.advance(step=start + offset + 1, **_shown(metrics))
+        peak = worker.call("peak_memory").result()
+        if peak and trained:
+            speed = trained / (time.monotonic() - began)
+            context.progress.say(f"{label}: {speed:,.0f} tokens/s, at most {peak / 2**30:.1f} GiB of the GPU's memory")
         measured: dict[str, Any] = worker.call("measure", measure).result() if measure else {}
         if after is not None:
             after(worker)
