@@ -133,21 +133,20 @@ def _guess(row, start, end, k, buffer, SAMPLE: tl.constexpr, TILE: tl.constexpr)
 
 
 @triton.jit
-def _places(counts):
+def _places(counts, BITS: tl.constexpr):
     """Exclusive running sums of counts [LANES, PARTS], part by part, and the sum of all.
 
-    Each thread holds one count of each part. All parts are scanned at once, side by side in an integer of 64 bits.
+    Each thread holds one count of each part. All parts are scanned at once, side by side in an integer of 64 bits, of
+    which a part's sum needs at most BITS.
     """
-    bits = 64 // counts.shape[1]
-    mask = (1 << bits) - 1
     part = tl.arange(0, counts.shape[1])[None, :]
-    shift = (part * bits).to(tl.int64)
+    shift = (BITS * part).to(tl.int64)
     packed = tl.sum(counts.to(tl.int64) << shift, 1)
-    before = (((tl.cumsum(packed, 0) - packed)[:, None] >> shift) & mask).to(tl.int32)
+    before = (((tl.cumsum(packed, 0) - packed)[:, None] >> shift) & ((1 << BITS) - 1)).to(tl.int32)
     totals = tl.sum(packed, 0)
     everything = 0
     for i in tl.static_range(counts.shape[1]):
-        total = ((totals >> (bits * i)) & mask).to(tl.int32)
+        total = ((totals >> (BITS * i)) & ((1 << BITS) - 1)).to(tl.int32)
         before += tl.where(part > i, total, 0)
         everything += total
     return before, everything
@@ -165,7 +164,7 @@ def _stage(row, begin, start, end, low, staged, groups, count, PARTS: tl.constex
         # NaN reaches nothing.
         score = tl.load(row + column, mask=(column >= start) & (column < end), other=float("nan"))
     keep = tl.max(score, 2) >= low
-    before, added = _places(keep)
+    before, added = _places(keep, 64 // PARTS)
     place = count + before
     tl.store(staged + 4 * place[:, :, None] + four, score, mask=keep[:, :, None])
     tl.store(groups + place, group, mask=keep)
@@ -182,7 +181,7 @@ def _unstage(staged, groups, count, low, buffer, kept, PARTS: tl.constexpr, LANE
         score = tl.load(staged + 4 * slot[:, :, None] + four, mask=inside[:, :, None], other=float("nan"))
         column = tl.load(groups + slot, mask=inside, other=0)[:, :, None] + four
         keep = (score >= low).to(tl.int32)
-        before, added = _places(tl.sum(keep, 2))
+        before, added = _places(tl.sum(keep, 2), 64 // PARTS)
         place = kept + before[:, :, None] + tl.cumsum(keep, 2) - keep
         tl.store(buffer + place, _entry(score, column), mask=keep > 0)
         kept += added
@@ -218,7 +217,7 @@ def _select(buffer, kept, kth, tie, target, write, TILE: tl.constexpr, LANES: tl
         score = _score(entry)
         column = (entry >> 32).to(tl.int32)
         chosen = (score > kth) | ((score == kth) & (column <= tie))
-        before, added = _places(chosen)
+        before, added = _places(chosen, 64 // (TILE // LANES))
         if write:
             tl.store(target + done + before, column, mask=chosen)
         else:
