@@ -145,8 +145,9 @@ def _logit_gradient_kernel(
 
 
 def _rows_of_16_bytes(x: Tensor) -> Tensor:
-    """x with zero columns added until its rows are a multiple of 16 bytes apart, which descriptors want."""
-    return torch.nn.functional.pad(x, (0, -x.shape[1] % (16 // x.element_size()))).contiguous()
+    """x with zero columns added, where its rows are no multiple of 16 bytes apart, which descriptors want."""
+    missing = -x.shape[1] % (16 // x.element_size())
+    return (torch.nn.functional.pad(x, (0, missing)) if missing else x).contiguous()
 
 
 def _tiles(kernel: str, hidden: Tensor) -> dict[str, Any]:
