@@ -20,6 +20,7 @@ from model.modeling import ARCHITECTURES, DeepseekForCausalLM
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 _EXPERT = re.compile(r"(.*\.mlp\.experts)\.(\d+)\.(gate|up|down)_proj\.weight")
+_LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
 
 class CheckpointError(RuntimeError):
@@ -127,7 +128,7 @@ def load_checkpoint(
     if config.model_type not in ARCHITECTURES:
         raise CheckpointError(f"{path / CONFIG}: model_type is {config.model_type!r}, not one of {list(ARCHITECTURES)}")
     dtype = dtype or getattr(config, "dtype", None) or torch.float32
-    state = merge_experts(_read_weights(path))
+    state = merge_experts({name: w for name, w in _read_weights(path).items() if not _is_unused(name, config)})
     with torch.random.fork_rng(devices=[]):
         model = DeepseekForCausalLM(config)
     _check_weights(path, model.state_dict(), state)
@@ -160,6 +161,13 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} is damaged or not a safetensors file: {error}") from error
     return state
+
+
+def _is_unused(name: str, config: Any) -> bool:
+    """Whether a published checkpoint has the weight and this model has no place for it: layers for multi-token
+    prediction, which follow the last, and rotary tables."""
+    layer = _LAYER.match(name)
+    return name.endswith("rotary_emb.inv_freq") or (layer is not None and int(layer[1]) >= config.num_hidden_layers)
 
 
 def _check_weights(path: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:

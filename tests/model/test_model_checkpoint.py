@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model import CheckpointError, DeepseekForCausalLM, load_checkpoint, save_checkpoint
-from tests.model.tiny_models import sparse_config
+from tests.model.tiny_models import dense_config, sparse_config
 
 
 def saved(path: Path, seed: int = 0) -> DeepseekForCausalLM:
@@ -85,3 +85,19 @@ def test_errors_name_folder_file_and_weight(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
         load_checkpoint(tmp_path / "step")
+
+
+def test_what_published_checkpoints_carry_beside_the_model_is_left_out(tmp_path: Path) -> None:
+    model = DeepseekForCausalLM(dense_config())
+    save_checkpoint(model, None, tmp_path / "m")
+    file = tmp_path / "m" / "model.safetensors"
+    weights = load_file(file)
+    weights["model.layers.3.eh_proj.weight"] = torch.zeros(2, 2)
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.zeros(4)
+    save_file(weights, file)
+    loaded = load_checkpoint(tmp_path / "m")
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+    weights["model.layers.2.extra"] = torch.zeros(1)
+    save_file(weights, file)
+    with pytest.raises(CheckpointError, match=r"model\.layers\.2\.extra .* no place in the model"):
+        load_checkpoint(tmp_path / "m")
