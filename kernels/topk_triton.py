@@ -41,13 +41,13 @@ def _ordered(bits):
 @triton.jit
 def _value(key):
     """The float32 with this key. Key -1 belongs to -0.0, which compares like 0.0 (key 0)."""
-    return _ordered(key.to(tl.int32)).to(tl.float32, bitcast=True)
+    return _ordered(key).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _key(value):
-    """The place of a float32 among all of them, as int64 so that differences fit."""
-    return _ordered((value + 0.0).to(tl.int32, bitcast=True)).to(tl.int64)
+    """The place of a float32 among all of them."""
+    return _ordered((value + 0.0).to(tl.int32, bitcast=True))
 
 
 @triton.jit
@@ -95,8 +95,9 @@ def _kth(buffer, kept, low, rank, slack, TILE: tl.constexpr):
     while lo < hi:
         # Where the count would be right if the scores lay evenly; halving now and then bounds the number of turns.
         share = tl.where(turn % 4 == 3, 0.5, (reached - rank - 0.5 * slack) / (reached - above))
-        middle = lo + ((hi - lo).to(tl.float32) * share).to(tl.int64)
-        middle = tl.minimum(tl.maximum(middle, lo + 1), hi)
+        distance = (hi - lo).to(tl.uint32, bitcast=True)
+        step = tl.minimum(tl.maximum((distance.to(tl.float32) * share).to(tl.uint32), 1), distance)
+        middle = lo + step.to(tl.int32, bitcast=True)
         count = _count(buffer, kept, _value(middle), TILE)
         if count < rank:
             hi = middle - 1
@@ -117,8 +118,7 @@ def _guess(row, start, end, k, buffer, SAMPLE: tl.constexpr, TILE: tl.constexpr)
     length = end - start
     smallest = tl.full((TILE,), float("inf"), tl.float32)
     for i in range(0, SAMPLE, TILE):
-        site = (i + offsets) // SITE
-        column = start + (site.to(tl.int64) * length // (SAMPLE // SITE)).to(tl.int32)
+        column = start + (((i + offsets) // SITE).to(tl.int64) * length // (SAMPLE // SITE)).to(tl.int32)
         column = column // SITE * SITE + offsets % SITE
         score = tl.load(row + tl.minimum(tl.maximum(column, start), end - 1))
         smallest = tl.minimum(smallest, score)
