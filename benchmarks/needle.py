@@ -31,11 +31,8 @@ WORDS = [
     "letter", "bridge", "forest", "mountain", "silver", "golden", "little", "great", "early", "late", "night",
     "morning", "evening", "quiet", "open", "small",
 ]  # fmt: skip
-SHORT = 384
+SHORT, MIDDLE = 128, 1024
 """Tokens of the documents that the model learns to look up in, before it sees long ones."""
-
-FACTS = 24
-"""Sentences in a document; those whose name came before can be known."""
 
 
 class Writer:
@@ -54,13 +51,16 @@ class Writer:
         return "".join("\n" + " ".join(rng.choice(WORDS, size=8)) for _ in range(lines))
 
     def text(self, rng: np.random.Generator, length: int) -> Text:
-        """One document. Its loss counts where a sentence comes again, and in every eighth document everywhere."""
-        numbers = {name: int(rng.choice(NUMBERS)) for name in NAMES}
+        """One document with numbers of some names. Its loss counts where a sentence comes again, and in every eighth
+        document everywhere."""
+        facts = 12 if length <= SHORT else 24
+        names = rng.choice(NAMES, size=int(rng.integers(2, len(NAMES) + 1)), replace=False).tolist()
+        numbers = {name: int(rng.choice(NUMBERS)) for name in names}
         everywhere, seen = rng.random() < 1 / 8, set[str]()
-        room = length - sum(len(self.needles[NAMES[0]].opening) + 1 for _ in range(FACTS))
+        room = length - facts * max(len(needle.opening) + 1 for needle in self.needles.values())
         parts, counted = [], []
-        for gap in rng.multinomial(room, np.ones(FACTS) / FACTS):
-            name = NAMES[int(rng.integers(len(NAMES)))]
+        for gap in rng.multinomial(room, np.ones(facts) / facts):
+            name = names[int(rng.integers(len(names)))]
             needle, start = self.needles[name], int(rng.integers(len(self.straw) - gap))
             ids = [*self.straw[start : start + gap], *needle.opening, needle.answers[numbers[name]]]
             mask = np.full(len(ids), everywhere)
@@ -106,12 +106,12 @@ def _learn(writer: Writer, options: argparse.Namespace, work: Path) -> None:
     """Trains the dense model: short documents first, then long ones."""
     writer.tokenizer.save_pretrained(work / "tokenizer")
     start: Path | None = None
-    for phase, length, steps, seed in (
-        ("short", SHORT, options.steps, 2), ("long", options.length, options.long_steps, 3)
-    ):  # fmt: skip
+    phases = (SHORT, options.steps), (MIDDLE, options.longer_steps), (options.length, options.longer_steps)
+    for seed, (length, steps) in enumerate(phases, start=2):
+        phase = f"{length}_tokens"
         folder = work / phase
         files = {name: folder / f"{name}.npz" for name in ("texts", "heldout")}
-        rng, count = np.random.default_rng(seed), max(64, min(20000, steps) * options.batch_tokens // length // 2)
+        rng, count = np.random.default_rng(seed), min(50_000, max(64, steps * options.batch_tokens // length // 4))
         if not files["heldout"].is_file():
             folder.mkdir(parents=True, exist_ok=True)
             save_texts(files["texts"], [writer.text(rng, length) for _ in range(count)])
@@ -131,7 +131,7 @@ def _learn(writer: Writer, options: argparse.Namespace, work: Path) -> None:
         )  # fmt: skip
         for step in range(0, steps, 50):
             print(phase, step, f"loss {trainer.advance(step, 50)[-1]['loss']:.3f}", flush=True)
-        start = folder / "model" if phase == "short" else work / "dense"
+        start = folder / "model" if length < options.length else work / "dense"
         trainer.export(str(start))
 
 
@@ -171,7 +171,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, default=256, help="width of the model")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--steps", type=int, default=2000, help="steps on short documents")
-    parser.add_argument("--long-steps", type=int, default=300, help="steps on long documents")
+    parser.add_argument("--longer-steps", type=int, default=300, help="steps on each of two longer kinds")
     parser.add_argument("--warmup", type=int, default=150, help="steps of the dense warm-up")
     parser.add_argument("--sparse", type=int, default=150, help="steps of sparse training")
     parser.add_argument("--batch-tokens", type=int, default=65536)
