@@ -14,11 +14,14 @@ that every product is counted once and none shares registers with another.
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.backend import is_hopper
 from kernels.inverse import inverse_lists, segment_sum
 from kernels.tuning import config
 
@@ -55,13 +58,29 @@ def sparse_mla_backward(
     delta = _row_dot(grad_out, out)
     bytes_per_query = slots * (2 * heads + dim) * q.element_size()
     chunk = max(1, _WORKSPACE_BYTES // bytes_per_query)
+    hopper = _hopper_body(q, slots, value_dim)
     for i in range(0, queries, chunk):
         part = slice(i, i + chunk)
-        p, ds = _scores(q[part], kv, indices[part], lse[part], grad_out[part], delta[part], scale, tiles)
-        _query_gradient(ds, kv, indices[part], value_dim, dq[part], tiles)
-        partials = _partials(p, ds, q[part], grad_out[part], indices[part], tiles)
+        rows = q[part], kv, indices[part], lse[part], grad_out[part], delta[part]
+        if hopper:
+            p, ds = hopper.scores(*rows, scale)
+            hopper.query_gradient(ds, kv, indices[part], dq[part])
+            partials = hopper.partials(p, ds, q[part], grad_out[part])
+        else:
+            p, ds = _scores(*rows, scale, tiles)
+            _query_gradient(ds, kv, indices[part], value_dim, dq[part], tiles)
+            partials = _partials(p, ds, q[part], grad_out[part], indices[part], tiles)
         segment_sum(partials, *inverse_lists(indices[part], len(kv)), dkv)
     return dq, dkv.to(kv.dtype)
+
+
+def _hopper_body(q: Tensor, slots: int, value_dim: int) -> ModuleType | None:
+    """The module with products made for Hopper, where it runs and takes the shape."""
+    if not is_hopper(q):
+        return None
+    from kernels import sparse_mla_backward_gluon
+
+    return sparse_mla_backward_gluon if sparse_mla_backward_gluon.takes(q, slots, value_dim) else None
 
 
 def _tiles(dtype: torch.dtype, heads: int, dim: int, value_dim: int) -> dict[str, int]:
@@ -84,6 +103,11 @@ def _tiles(dtype: torch.dtype, heads: int, dim: int, value_dim: int) -> dict[str
     }
     name = str(dtype).removeprefix("torch.")
     return config("sparse_mla_backward", f"{name},heads={heads},dim={dim},value_dim={value_dim}", default)
+
+
+def _stages(length: int, step: int, stages: int) -> int:
+    """Pipeline depth of a loop; a loop of one trip has none: Triton 3.6 allots it too little shared memory."""
+    return stages if length > step else 1
 
 
 def _row_dot(a: Tensor, b: Tensor) -> Tensor:
@@ -118,12 +142,12 @@ def _scores(
     slots = indices.shape[1]
     p, ds = q.new_empty(2, queries, heads, slots).unbind()
     block_heads = min(tiles["scores_heads"], max(16, triton.next_power_of_2(heads)))
+    block = min(tiles["scores_dim"], max(16, triton.next_power_of_2(dim)))
     slot_blocks, head_blocks = triton.cdiv(slots, tiles["scores_keys"]), triton.cdiv(heads, block_heads)
     _scores_kernel[(slot_blocks * head_blocks * queries,)](
         q, kv, indices, lse, grad_out, delta, p, ds, scale, heads,
         SLOTS=slots, DIM=dim, VALUE_DIM=grad_out.shape[-1], HEADS=block_heads, KEYS=tiles["scores_keys"],
-        BLOCK=min(tiles["scores_dim"], max(16, triton.next_power_of_2(dim))),
-        num_warps=tiles["scores_warps"], num_stages=tiles["scores_stages"],
+        BLOCK=block, num_warps=tiles["scores_warps"], num_stages=_stages(dim, block, tiles["scores_stages"]),
     )  # fmt: skip
     return p, ds
 
@@ -180,11 +204,12 @@ def _partials(p: Tensor, ds: Tensor, q: Tensor, grad_out: Tensor, indices: Tenso
     queries, heads, dim = q.shape
     slots = indices.shape[1]
     partials = q.new_empty(queries * slots, dim)
+    block = min(tiles["partials_dim"], max(16, triton.next_power_of_2(dim)))
     _partials_kernel[(triton.cdiv(slots, tiles["partials_keys"]) * queries,)](
         p, ds, q, grad_out, indices, partials, heads,
         SLOTS=slots, DIM=dim, VALUE_DIM=grad_out.shape[-1], HEADS=max(16, triton.next_power_of_2(heads)),
-        KEYS=tiles["partials_keys"], BLOCK=min(tiles["partials_dim"], max(16, triton.next_power_of_2(dim))),
-        num_warps=tiles["partials_warps"], num_stages=tiles["partials_stages"],
+        KEYS=tiles["partials_keys"], BLOCK=block,
+        num_warps=tiles["partials_warps"], num_stages=_stages(dim, block, tiles["partials_stages"]),
     )  # fmt: skip
     return partials
 
@@ -232,7 +257,7 @@ def _query_gradient(ds: Tensor, kv: Tensor, indices: Tensor, value_dim: int, dq:
         SLOTS=slots, DIM=dim, VALUE_DIM=value_dim, HEADS=block_heads, KEYS=tiles["dq_keys"], SPLITS=splits,
         VALUE_BLOCK=max(16, triton.next_power_of_2(triton.cdiv(value_dim, splits))),
         ROPE_BLOCK=max(16, triton.next_power_of_2(triton.cdiv(dim - value_dim, splits))),
-        num_warps=tiles["dq_warps"], num_stages=tiles["dq_stages"],
+        num_warps=tiles["dq_warps"], num_stages=_stages(slots, tiles["dq_keys"], tiles["dq_stages"]),
     )  # fmt: skip
 
 
