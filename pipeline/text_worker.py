@@ -96,7 +96,8 @@ class TextTrainer:
             raise ValueError("a text run needs a checkpoint or an architecture to start from")
         if spec.add_indexer and model.config.model_type == "deepseek_v3":
             model = add_indexer(model, *spec.add_indexer, seed=spec.seed)
-        if spec.gradient_checkpointing:
+        # In the warm-up only indexers have a gradient: layers keep little, and would run dense attention a second time.
+        if spec.gradient_checkpointing and spec.objective != "indexer_warmup":
             model.gradient_checkpointing_enable()
         self.model = model
         self.indexer, self.main = list(indexer_parameters(model)), list(main_parameters(model))

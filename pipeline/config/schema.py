@@ -85,7 +85,7 @@ class SparsifyConfig:
     batch_tokens: int = 8192  #: tokens of one packed batch
     warmup_accumulation: int = 1  #: packed batches of one step of the dense warm-up, their gradients summed
     sparse_accumulation: int = 1  #: packed batches of one step of sparse training, their gradients summed
-    gradient_checkpointing: bool = False  #: layers run again in the backward pass, on the keys selected before
+    gradient_checkpointing: bool = False  #: run layers again in sparse training's backward, on the same keys
     warmup: OptimizerConfig = field(default_factory=OptimizerConfig)  #: the indexer's optimizer in the dense warm-up
     sparse: OptimizerConfig = field(default_factory=OptimizerConfig)  #: the main model's optimizer in sparse training
     indexer_lr: float = 1e-3  #: the indexer's own learning rate in the sparse stage
