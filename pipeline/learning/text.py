@@ -86,7 +86,8 @@ class PlainTexts(Sequence[Text]):
     """Documents of `save_plain_texts`, read as they are needed. Every token but a document's first counts."""
 
     def __init__(self, folder: Path) -> None:
-        self.ends = np.load(folder / "lengths.npy").cumsum()
+        self.lengths = np.load(folder / "lengths.npy")
+        self.ends = self.lengths.cumsum()
         file = folder / "token_ids.bin"
         self.token_ids = np.asarray(np.memmap(file, dtype="<i4", mode="r")) if len(self.ends) else np.empty(0, "<i4")
 
@@ -100,3 +101,11 @@ class PlainTexts(Sequence[Text]):
             raise IndexError(f"document {index} of {len(self)}")
         ids = self.token_ids[self.ends[index - 1] if index else 0 : self.ends[index]]
         return Text(ids, np.arange(len(ids)) > 0)
+
+
+def lengths_of(texts: Sequence[Text]) -> list[int]:
+    """Tokens of each document."""
+    if isinstance(texts, PlainTexts):
+        lengths: list[int] = texts.lengths.tolist()
+        return lengths
+    return [len(text.token_ids) for text in texts]

@@ -12,7 +12,7 @@ import torch
 from kernels import token_logprob
 from model import DeepseekForCausalLM, PackedBatch
 from pipeline.learning.batches import split_tokens
-from pipeline.learning.text import Text
+from pipeline.learning.text import Text, lengths_of
 from rollout.seeding import seed_for
 
 
@@ -66,7 +66,7 @@ class TextBatches:
         if not len(texts):
             raise ValueError("there is no text to train on")
         self.texts, self.packing, self.seed = texts, packing, seed
-        self._lengths = [len(text.token_ids) for text in texts]
+        self._lengths = lengths_of(texts)
         self._epochs: list[list[Sequences]] = []
 
     def batch(self, number: int) -> TextBatch:
@@ -135,7 +135,7 @@ def _joined(texts: Sequence[Text], pieces: Sequence[Piece]) -> Text:
 
 def longest(texts: Sequence[Text], packing: Packing, batches: int) -> list[TextBatch]:
     """The last `batches` batches of all documents, sorted by length: for measuring."""
-    packed = _pack(range(len(texts)), [len(text.token_ids) for text in texts], packing)
+    packed = _pack(range(len(texts)), lengths_of(texts), packing)
     sequences = [pieces for batch in packed for pieces in batch]
     lengths = [sum(piece.stop - piece.start for piece in pieces) for pieces in sequences]
     runs = split_tokens(lengths, packing.batch_tokens)[-batches:]

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.conductor import run_stages
 from pipeline.config import load_config
+from pipeline.config.schema import TextDataConfig
 from pipeline.errors import UsageError
 from pipeline.machine import parameters, requirements
 from pipeline.plan import blocked_by, check_targets, make_plan, step_text, with_needs
@@ -49,6 +50,16 @@ def test_a_new_run_misses_everything_and_nothing_is_written(tmp_path):
     assert made.seconds is None
     assert json.loads(json.dumps(made.to_json()))["stages"][0]["name"] == "base"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("preset", ["dsa-paper", "dsa-h200"])
+def test_presets_for_gpus_are_planned_on_any_machine(tmp_path, preset):
+    config, _ = load_config(preset, [], [f"run={tmp_path / 'run'}"])
+    made = make_plan(Run(config.run), config, ["sparsify"])
+    assert [(part.name, part.state) for part in made.stages] == [("base", "missing"), ("sparsify", "missing")]
+    assert {need.name: need.needed for need in made.resources}["GPUs"] == 1
+    config.model.path, config.sparsify.data = "my_model", TextDataConfig(train="texts.jsonl")
+    assert [part.name for part in make_plan(Run(config.run), config, ["sparsify"]).stages] == ["sparsify"]
 
 
 def test_unchanged_stages_are_cached_and_timed(finished):
