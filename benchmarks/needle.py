@@ -111,7 +111,7 @@ def _learn(writer: Writer, options: argparse.Namespace, work: Path) -> None:
         phase = f"{length}_tokens"
         folder = work / phase
         files = {name: folder / f"{name}.npz" for name in ("texts", "heldout")}
-        rng, count = np.random.default_rng(seed), min(50_000, max(64, steps * options.batch_tokens // length // 4))
+        rng, count = np.random.default_rng(seed), min(30_000, max(64, steps * options.batch_tokens // length // 4))
         if not files["heldout"].is_file():
             folder.mkdir(parents=True, exist_ok=True)
             save_texts(files["texts"], [writer.text(rng, length) for _ in range(count)])
