@@ -104,6 +104,14 @@ def test_no_rows_and_companions() -> None:
         assert torch.equal(body.topk_rows(scores[i : i + 1], 30, starts[:1], ends[:1])[0], together[i])
 
 
+def test_a_row_of_nan_ends_and_chooses_none_of_them() -> None:
+    scores = torch.full((1, 1500), torch.nan)
+    scores[0, 40:44] = torch.tensor([3.0, -torch.inf, 1.0, 2.0])
+    whole = torch.zeros(1, dtype=torch.int32), torch.full((1,), 1500, dtype=torch.int32)
+    assert body.topk_rows(scores, 2, *whole).tolist() == [[40, 43]]
+    assert body.topk_rows(scores, 5, *whole).tolist() == [[40, 41, 42, 43, -1]]
+
+
 def test_refuses_ranges_of_another_length() -> None:
     with pytest.raises(ValueError, match=r"one start and end for each row, but got scores \[2, 4\]"):
         topk_rows(torch.zeros(2, 4), 1, torch.zeros(1).int(), torch.zeros(2).int())
