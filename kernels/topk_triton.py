@@ -266,7 +266,7 @@ def _topk_kernel(
                     begin += BLOCK
                 tl.debug_barrier()
                 kept = _unstage(staged, groups, count, low, buffer, kept, UNSTAGE, LANES)
-                if (begin >= end) & (kept < k) & (low > lowest):
+                if (begin >= end) & (kept < k) & (low != lowest):
                     # The guess was too high: once more from the row's beginning, without a floor.
                     bound = lowest
                     low = lowest
