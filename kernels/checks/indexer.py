@@ -17,17 +17,20 @@ from kernels.quantize import dequantize_latent, hadamard_transform, quantize_fp8
 
 Report = Callable[[str, bool, str], None]
 
+REPEATS = 25
 # Relative Frobenius error against float64 on the same inputs. The FP8 tensor cores add up in fewer bits than float32.
 FORWARD_BOUND = {torch.float32: 1e-6, torch.float16: 1e-6, torch.bfloat16: 1e-6, torch.float8_e4m3fn: 5e-4}
 # The gradient's factor g is rounded to bfloat16 before its product, and dq is returned in the input's dtype. In float32
 # what counts are the few products so close to zero that rounding puts them on the other side of the ReLU's kink.
 BACKWARD_BOUND = {torch.float32: 3e-4, torch.float16: 5e-3, torch.bfloat16: 5e-3}
+# (queries, keys, heads, dim); the second list is what the Hopper body takes in bfloat16 and FP8.
 SHAPES = [(70, 1500, 1, 32), (65, 900, 20, 48), (257, 3001, 64, 128)]
+HOPPER_SHAPES = [(130, 1111, 16, 128), (33, 500, 32, 128), (20, 300, 128, 128)]
 
 
 def check_indexer(report: Report) -> None:
     """Every check of this module."""
-    for check in (_quantisation, _forward, _decode, _backward, _bits, _poison, _compiled, _graph):
+    for check in (_quantisation, _forward, _decode, _backward, _bits, _full_card, _poison, _compiled, _graph):
         torch.manual_seed(0)
         check(report)
 
@@ -80,7 +83,8 @@ def _quantisation(report: Report) -> None:
 def _forward(report: Report) -> None:
     for dtype, bound in FORWARD_BOUND.items():
         worst = 0.0
-        for shape in SHAPES:
+        shapes = SHAPES + (HOPPER_SHAPES if dtype in (torch.bfloat16, torch.float8_e4m3fn) else [])
+        for shape in shapes:
             if dtype == torch.float8_e4m3fn:
                 q, k, weights, starts, ends = _problem(*shape, torch.float32)
                 (q, q_scale), (k, k_scale) = quantize_fp8(q), quantize_fp8(k)
@@ -91,7 +95,7 @@ def _forward(report: Report) -> None:
                 got, want = indexer_logits_rows(q, k, weights, starts, ends), _scores64(q, k, weights)
             seen = _seen(starts, ends, len(k))
             worst = max(worst, _error(got[seen], want[seen]))
-        report(f"scores {dtype}, {len(SHAPES)} shapes", worst <= bound, f"error {worst:.1e} <= {bound:.0e}")
+        report(f"scores {dtype}, {len(shapes)} shapes", worst <= bound, f"error {worst:.1e} <= {bound:.0e}")
 
 
 def _decode(report: Report) -> None:
@@ -151,9 +155,10 @@ def _bits(report: Report) -> None:
             name = f"{'fp8 of ' if fp8 else ''}{dtype}"
             whole = indexer_logits_rows(q, k, weights, starts, ends, fp8=fp8)[seen]
             repeats = all(
-                torch.equal(indexer_logits_rows(q, k, weights, starts, ends, fp8=fp8)[seen], whole) for _ in range(25)
+                torch.equal(indexer_logits_rows(q, k, weights, starts, ends, fp8=fp8)[seen], whole)
+                for _ in range(REPEATS)
             )
-            report(f"scores {name}: 25 repeats bitwise", repeats, "")
+            report(f"scores {name}: {REPEATS} repeats bitwise", repeats, "")
             same = True
             for size in (1, 7, 128):
                 parts = [
@@ -170,14 +175,36 @@ def _bits(report: Report) -> None:
             report(f"scores {name}: any chunk of rows or keys, bitwise", same, "")
         first = indexer_logits_backward(grad, q, k, weights, starts, ends)
         repeats = True
-        for _ in range(25):
+        for _ in range(REPEATS):
             again = indexer_logits_backward(grad, q, k, weights, starts, ends)
             repeats &= all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-        report(f"gradient {dtype}: 25 repeats bitwise", repeats, "")
+        report(f"gradient {dtype}: {REPEATS} repeats bitwise", repeats, "")
         rows = slice(77, 200)
         dq, _, dw = indexer_logits_backward(grad[rows], q[rows], k, weights[rows], starts[rows], ends[rows])
         same = torch.equal(dq, first[0][rows]) and torch.equal(dw, first[2][rows])
         report(f"gradient of rows {dtype}: any chunk, bitwise", same, "")
+
+
+def _full_card(report: Report) -> None:
+    """A race between programs or stages shows when every multiprocessor is busy."""
+    q = torch.randn(512, 64, 128, device="cuda").bfloat16()
+    k = torch.randn(65536, 128, device="cuda").bfloat16()
+    weights = torch.randn(512, 64, device="cuda")
+    starts = torch.zeros(512, dtype=torch.int32, device="cuda")
+    ends = torch.full_like(starts, len(k))
+    for fp8 in (False, True):
+        first = indexer_logits_rows(q, k, weights, starts, ends, fp8=fp8)
+        same = all(
+            torch.equal(indexer_logits_rows(q, k, weights, starts, ends, fp8=fp8), first) for _ in range(REPEATS)
+        )
+        report(f"scores {'fp8 of ' if fp8 else ''}bfloat16, 512 x 65536: {REPEATS} repeats bitwise", same, "")
+    grad = first.bfloat16()
+    made = indexer_logits_backward(grad, q, k, weights, starts, ends)
+    same = True
+    for _ in range(REPEATS):
+        again = indexer_logits_backward(grad, q, k, weights, starts, ends)
+        same &= all(torch.equal(a, b) for a, b in zip(made, again, strict=True))
+    report(f"gradient bfloat16, 512 x 65536: {REPEATS} repeats bitwise", same, "")
 
 
 def _poison(report: Report) -> None:
