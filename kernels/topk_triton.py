@@ -155,14 +155,16 @@ def _places(counts, BITS: tl.constexpr):
 @triton.jit
 def _stage(row, begin, start, end, low, staged, groups, count, PARTS: tl.constexpr, LANES: tl.constexpr):
     """Stages the groups of one tile that have a score >= low; returns how many are staged then."""
-    group = begin + 4 * (LANES * tl.arange(0, PARTS)[None, :] + tl.arange(0, LANES)[:, None])
+    group = 4 * (LANES * tl.arange(0, PARTS)[None, :] + tl.arange(0, LANES)[:, None])
     four = tl.arange(0, 4)[None, None, :]
     column = group[:, :, None] + four
+    group += begin
     if (begin >= start) & (begin + 4 * LANES * PARTS <= end):
-        score = tl.load(row + column, eviction_policy="evict_first")
+        score = tl.load(row + begin + column, eviction_policy="evict_first")
     else:
         # NaN reaches nothing.
-        score = tl.load(row + column, mask=(column >= start) & (column < end), other=float("nan"))
+        inside = (column >= start - begin) & (column < end - begin)
+        score = tl.load(row + begin + column, mask=inside, other=float("nan"))
     keep = tl.max(score, 2) >= low
     before, added = _places(keep, 64 // PARTS)
     place = count + before
@@ -174,12 +176,12 @@ def _stage(row, begin, start, end, low, staged, groups, count, PARTS: tl.constex
 @triton.jit
 def _unstage(staged, groups, count, low, buffer, kept, PARTS: tl.constexpr, LANES: tl.constexpr):
     """Appends the staged scores that reach `low` to the buffer; returns how many entries there are then."""
+    slot = LANES * tl.arange(0, PARTS)[None, :] + tl.arange(0, LANES)[:, None]
     four = tl.arange(0, 4)[None, None, :]
+    at = 4 * slot[:, :, None] + four
     for i in range(0, count, LANES * PARTS):
-        slot = i + LANES * tl.arange(0, PARTS)[None, :] + tl.arange(0, LANES)[:, None]
-        inside = slot < count
-        score = tl.load(staged + 4 * slot[:, :, None] + four, mask=inside[:, :, None], other=float("nan"))
-        column = tl.load(groups + slot, mask=inside, other=0)[:, :, None] + four
+        score = tl.load(staged + 4 * i + at, mask=(slot < count - i)[:, :, None], other=float("nan"))
+        column = tl.load(groups + i + slot, mask=slot < count - i, other=0)[:, :, None] + four
         keep = (score >= low).to(tl.int32)
         before, added = _places(tl.sum(keep, 2), 64 // PARTS)
         place = kept + before[:, :, None] + tl.cumsum(keep, 2) - keep
