@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import DeepseekV3ForCausalLM
+from transformers import DeepseekV3ForCausalLM, DeepseekV32ForCausalLM
 
 from model import load_checkpoint
 from model.tokenizer import train_tokenizer
@@ -65,8 +65,12 @@ def undisturbed(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_hugging_face_folder_becomes_a_sparse_checkpoint_without_base(undisturbed: Path) -> None:
     assert not (undisturbed / "base").exists()
-    model = load_checkpoint(undisturbed / "sparsify" / "checkpoint")
-    assert model.config.model_type == "deepseek_v32" and model.config.index_topk == 16
+    folder = undisturbed / "sparsify" / "checkpoint"
+    model, theirs = load_checkpoint(folder), DeepseekV32ForCausalLM.from_pretrained(folder)
+    assert model.config.model_type == theirs.config.model_type == "deepseek_v32" and model.config.index_topk == 16
+    assert torch.equal(
+        theirs.model.layers[1].self_attn.indexer.wk.weight, model.model.layers[1].self_attn.indexer.wk.weight
+    )
     assert (undisturbed / "sparsify" / "checkpoint" / "tokenizer.json").is_file()
     report = json.loads((undisturbed / "sparsify" / "report.json").read_text(encoding="utf-8"))
     assert {len(report[phase]["layers"]) for phase in ("untrained_indexer", "warmup", "sparse_training")} == {LAYERS}
