@@ -151,7 +151,7 @@ def point(position: int, tokens: int, calls: Calls) -> dict[str, Any]:
     """Microseconds per token of every call at one position."""
     for call in calls.values():
         call()
-    ms = take_turns(calls, seconds=0.7)
+    ms = take_turns(calls, seconds=0.4)
     print(f"{position:>7}  " + "  ".join(f"{name} {1e3 * t / tokens:.3f}" for name, t in ms.items()), flush=True)
     return {"position": position, **{name: 1e3 * t / tokens for name, t in ms.items()}}
 

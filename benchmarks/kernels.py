@@ -36,7 +36,7 @@ from benchmarks.timing import Ceilings, first_call, free_memory, kernel_times, m
 from benchmarks.worker import WorkerFailed, messages
 
 SIZES = {"full": FULL, "quick": QUICK, "toy": TOY}
-SECONDS = {"full": 2.0, "quick": 0.4, "toy": 0.1}  # of timing, for each row
+SECONDS = {"full": 1.0, "quick": 0.4, "toy": 0.1}  # of timing, for each row
 PATIENCE = 150.0
 
 

@@ -48,44 +48,39 @@ def first_call(call: Callable[[], Any]) -> tuple[Any, float, int | None]:
     return result, seconds, scratch
 
 
-def take_turns(calls: Mapping[str, Callable[[], Any]], seconds: float = 2.0, most: int = 50) -> dict[str, float]:
-    """Median milliseconds of each call. Every one has run before and is compiled. At least 3 rounds, at most `most`; no
-    round begins after `seconds`."""
+def take_turns(calls: Mapping[str, Callable[[], Any]], seconds: float = 1.0, most: int = 50) -> dict[str, float]:
+    """Median milliseconds of each call. Every one has run before and is compiled. At least 3 rounds, or 2 that take
+    twice `seconds`; at most `most`; no round begins after `seconds`."""
     flush = torch.empty(L2_BYTES if torch.cuda.is_available() else 0, dtype=torch.int8, device=device())
     times: dict[str, list[float]] = {name: [] for name in calls}
-    queueing = {name: _queue_ms(call) for name, call in calls.items()}
+    queue_ms = dict.fromkeys(calls, QUEUE_MS[0])
     begin = time.perf_counter()
     for done in range(most):
-        if done >= 3 and time.perf_counter() - begin > seconds:
+        spent = time.perf_counter() - begin
+        if (done >= 3 and spent > seconds) or (done >= 2 and spent > 2 * seconds):
             break
         for name, call in calls.items():
-            times[name].append(_timed(call, flush, queueing[name]))
+            ms, host_ms = _timed(call, flush, queue_ms[name])
+            times[name].append(ms)
+            queue_ms[name] = min(max(2 * host_ms, QUEUE_MS[0]), QUEUE_MS[1])
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _queue_ms(call: Callable[[], Any]) -> float:
-    """Twice the milliseconds that Python takes to launch a call, within `QUEUE_MS`."""
-    synchronize()
+def _timed(call: Callable[[], Any], flush: torch.Tensor, queue_ms: float) -> tuple[float, float]:
+    """Milliseconds of the call on the device, and those that Python took to launch it."""
+    if torch.cuda.is_available():
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        flush.zero_()
+        torch.cuda._sleep(int(queue_ms * CYCLES_PER_MS))
+        begin.record()
     start = time.perf_counter()
     call()
-    took = (time.perf_counter() - start) * 1e3
-    synchronize()
-    return min(max(2 * took, QUEUE_MS[0]), QUEUE_MS[1])
-
-
-def _timed(call: Callable[[], Any], flush: torch.Tensor, queue_ms: float) -> float:
+    host_ms = (time.perf_counter() - start) * 1e3
     if not torch.cuda.is_available():
-        start = time.perf_counter()
-        call()
-        return (time.perf_counter() - start) * 1e3
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    flush.zero_()
-    torch.cuda._sleep(int(queue_ms * CYCLES_PER_MS))
-    begin.record()
-    call()
+        return host_ms, host_ms
     end.record()
     end.synchronize()
-    return begin.elapsed_time(end)
+    return begin.elapsed_time(end), host_ms
 
 
 def kernel_times(call: Callable[[], Any]) -> dict[str, float]:
@@ -112,7 +107,7 @@ def measure_ceilings() -> Ceilings:
         calls["fp8"] = lambda: torch._scaled_mm(a8, b8, one, one, out_dtype=torch.bfloat16, use_fast_accum=True)
     for call in calls.values():
         call()
-    ms = take_turns(calls, seconds=1.0)
+    ms = take_turns(calls, seconds=0.5)
     product = 2 * size**3 / 1e9
     return Ceilings(
         copy_tbs=2 * source.nbytes / ms["copy"] / 1e9,
