@@ -1,12 +1,11 @@
 """Exact deterministic top-k in one read of the scores.
 
-One program takes one row at a time and streams it once. It holds a *floor*: no score below it can be among the k
-largest. Groups of four neighbouring scores, one of which reaches the floor, are staged in order of position; from time
-to time the scores among them that reach the floor move on to a list, which stays in the cache. At the row's end, or
-when the list is full, the k-th largest score in it is searched for between known bounds; a full list is cut down to the
-k best so far and the floor rises above the k-th of them (a later score that only equals it loses the tie). The first
-floor is guessed from a sample, a little too low, so that one selection at the end is what most rows need; a guess that
-was too high is noticed, and that row is streamed again without one.
+One program takes one row at a time and streams it once. It holds a *floor*: no score at or below it can be among the
+k largest. Groups of four neighbouring scores with one above the floor go, in order, to a small buffer that stays in the
+L2 cache. At the row's end, or when the buffer is full, the k-th largest score in it is searched for between known
+bounds; a full buffer is cut down to the k best so far and the floor rises to the k-th of them (a later score that only
+equals it loses the tie). The first floor is guessed from a sample, a little too low, so that one selection at the end
+is what most rows need; a guess that was too high is noticed, and that row is streamed again without one.
 
 What is computed is counts of integers and a unique answer: neither the sample, the order of adding, the tile sizes nor
 the other rows can change a bit of it. Plateaus and sorted rows cost a few more selections, never an overflow.
@@ -21,12 +20,9 @@ from torch import Tensor
 
 from kernels import tuning
 
-DEFAULT = {
-    "programs": 4, "warps": 4, "registers": 128, "sample": 4096, "parts": 8, "stage": 1024, "unstage": 2, "tile": 1024
-}  # fmt: skip
-"""Programs of a processor, warps of a program, registers of a thread, scores in the sample, reads of 16 bytes that a
-thread has in flight (2 to 8; at most 4 with more than 4 warps), groups staged before they are unstaged, groups that a
-thread unstages at once (2 or 4), tile of the list (2 to 8 entries of a thread)."""
+DEFAULT = {"programs": 4, "sample": 4096, "parts": 8, "tile": 512, "registers": 128}
+"""Programs of a processor, scores in the sample, reads of 16 bytes that a thread has in flight (at most 8), tile of the
+buffer in groups (at most 512), registers of a thread."""
 
 SITE: tl.constexpr = tl.constexpr(16)
 """Neighbouring scores in a site of the sample: 64 bytes, what memory hands out at once."""
@@ -41,63 +37,63 @@ def _ordered(bits):
 @triton.jit
 def _value(key):
     """The float32 with this key. Key -1 belongs to -0.0, which compares like 0.0 (key 0)."""
-    return _ordered(key).to(tl.float32, bitcast=True)
+    return _ordered(key.to(tl.int32)).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _key(value):
-    """The place of a float32 among all of them."""
-    return _ordered((value + 0.0).to(tl.int32, bitcast=True))
+    """The place of a float32 among all of them, as int64 so that differences fit."""
+    return _ordered((value + 0.0).to(tl.int32, bitcast=True)).to(tl.int64)
 
 
 @triton.jit
-def _entry(score, column):
-    """What the buffer holds: the score's bits below, its column above."""
-    bits = score.to(tl.int32, bitcast=True).to(tl.uint32, bitcast=True)
-    return (column.to(tl.int64) << 32) | bits.to(tl.int64)
-
-
-@triton.jit
-def _score(entry):
-    return entry.to(tl.int32).to(tl.float32, bitcast=True)
+def _below(value):
+    """The next smaller float32: `score <= it` means `score < value`. NaN, above nothing, for -inf."""
+    key = _key(value)
+    return _value(tl.where(key == 0, -2, key - 1))
 
 
 @triton.jit
 def _count(buffer, kept, threshold, TILE: tl.constexpr):
-    """How many of the buffer's first `kept` scores reach the threshold, which is above -inf."""
+    """How many scores of the buffer's first `kept` groups reach the threshold; the last tile is padded with NaN."""
+    at = 4 * tl.arange(0, TILE)[:, None] + tl.arange(0, 4)[None, :]
     total = tl.zeros((TILE,), tl.float32)  # an addition in float32 is one instruction less, and exact here
     for i in range(0, kept, TILE):
-        total += tl.where(_score(tl.load(buffer + i + tl.arange(0, TILE))) >= threshold, 1.0, 0.0)
+        total += tl.sum(tl.where(tl.load(buffer + 4 * i + at) >= threshold, 1.0, 0.0), 1)
     return tl.sum(total, 0).to(tl.int32)
 
 
 @triton.jit
 def _kth(buffer, kept, low, rank, slack, TILE: tl.constexpr):
-    """The `rank`-th largest (from 1) of the buffer's `kept` scores, none of which is below `low`.
+    """The `rank`-th largest (from 1) of the scores in the buffer's first `kept` groups.
 
     Returns:
-        the threshold, how many scores reach it and how many are above it. The search stops early at any threshold that
-        `rank` to `rank + slack` scores reach, and then the last number means nothing.
+        the threshold, how many scores reach it, how many are above it, and how many reach `low`; where the last is
+        fewer than `rank`, the threshold is `low`. The search stops early at any threshold that `rank` to
+        `rank + slack` scores reach, and then the number above it means nothing.
     """
+    at = 4 * tl.arange(0, TILE)[:, None] + tl.arange(0, 4)[None, :]
     largest = tl.full((TILE,), -float("inf"), tl.float32)
-    total = tl.zeros((TILE,), tl.float32)
+    total_at_low = tl.zeros((TILE,), tl.float32)
+    total_above_low = tl.zeros((TILE,), tl.float32)
     for i in range(0, kept, TILE):
-        score = _score(tl.load(buffer + i + tl.arange(0, TILE)))
-        largest = tl.maximum(largest, score)
-        total += tl.where(score > low, 1.0, 0.0)
-    above_low = tl.sum(total, 0).to(tl.int32)
+        score = tl.load(buffer + 4 * i + at)
+        largest = tl.maximum(largest, tl.max(tl.where(score > low, score, low), 1))
+        total_at_low += tl.sum(tl.where(score >= low, 1.0, 0.0), 1)
+        total_above_low += tl.sum(tl.where(score > low, 1.0, 0.0), 1)
+    at_low = tl.sum(total_at_low, 0).to(tl.int32)
+    above_low = tl.sum(total_above_low, 0).to(tl.int32)
     # All along, `reached` >= rank scores reach lo and `above` < rank scores are above hi.
     lo = _key(low)
     hi = tl.where(above_low < rank, lo, _key(tl.max(largest, 0)))
     above = tl.where(above_low < rank, above_low, 0)
-    reached = kept
+    reached = at_low
     turn = 0
     while lo < hi:
         # Where the count would be right if the scores lay evenly; halving now and then bounds the number of turns.
         share = tl.where(turn % 4 == 3, 0.5, (reached - rank - 0.5 * slack) / (reached - above))
-        distance = (hi - lo).to(tl.uint32, bitcast=True)
-        step = tl.minimum(tl.maximum((distance.to(tl.float32) * share).to(tl.uint32), 1), distance)
-        middle = lo + step.to(tl.int32, bitcast=True)
+        middle = lo + ((hi - lo).to(tl.float32) * share).to(tl.int64)
+        middle = tl.minimum(tl.maximum(middle, lo + 1), hi)
         count = _count(buffer, kept, _value(middle), TILE)
         if count < rank:
             hi = middle - 1
@@ -108,26 +104,27 @@ def _kth(buffer, kept, low, rank, slack, TILE: tl.constexpr):
             if count <= rank + slack:
                 hi = middle
         turn += 1
-    return _value(lo), reached, above
+    return _value(lo), reached, above, at_low
 
 
 @triton.jit
 def _guess(row, start, end, k, buffer, SAMPLE: tl.constexpr, TILE: tl.constexpr):
     """A score that a little more than the k largest of a row most likely reach; overwrites the buffer."""
-    offsets = tl.arange(0, TILE)
+    offsets = tl.arange(0, 4 * TILE)
     length = end - start
-    smallest = tl.full((TILE,), float("inf"), tl.float32)
-    for i in range(0, SAMPLE, TILE):
-        column = start + (((i + offsets) // SITE).to(tl.int64) * length // (SAMPLE // SITE)).to(tl.int32)
+    smallest = tl.full((4 * TILE,), float("inf"), tl.float32)
+    for i in range(0, SAMPLE, 4 * TILE):
+        site = (i + offsets) // SITE
+        column = start + (site.to(tl.int64) * length // (SAMPLE // SITE)).to(tl.int32)
         column = column // SITE * SITE + offsets % SITE
         score = tl.load(row + tl.minimum(tl.maximum(column, start), end - 1))
         smallest = tl.minimum(smallest, score)
-        tl.store(buffer + i + offsets, _entry(score, column))
+        tl.store(buffer + i + offsets, score)
     tl.debug_barrier()
     expected = k * (SAMPLE / length)
     deviation = tl.sqrt(expected) + 1.0
     rank = tl.minimum((expected + 3.0 * deviation).to(tl.int32), SAMPLE)
-    guess, _, _ = _kth(buffer, SAMPLE, tl.min(smallest, 0), rank, (2.0 * deviation).to(tl.int32), TILE)
+    guess, _, _, _ = _kth(buffer, SAMPLE // 4, tl.min(smallest, 0), rank, (2.0 * deviation).to(tl.int32), TILE)
     tl.debug_barrier()
     return guess
 
@@ -136,8 +133,8 @@ def _guess(row, start, end, k, buffer, SAMPLE: tl.constexpr, TILE: tl.constexpr)
 def _places(counts, BITS: tl.constexpr):
     """Exclusive running sums of counts [LANES, PARTS], part by part, and the sum of all.
 
-    Each thread holds one count of each part. All parts are scanned at once, side by side in an integer of 64 bits, of
-    which a part's sum needs at most BITS.
+    Each thread holds one count of each part. All parts are scanned at once, side by side in the bits of one integer, of
+    which the sum of a part takes at most BITS.
     """
     part = tl.arange(0, counts.shape[1])[None, :]
     shift = (BITS * part).to(tl.int64)
@@ -153,98 +150,86 @@ def _places(counts, BITS: tl.constexpr):
 
 
 @triton.jit
-def _stage(row, begin, start, end, low, staged, groups, count, PARTS: tl.constexpr, LANES: tl.constexpr):
-    """Stages the groups of one tile that have a score >= low; returns how many are staged then."""
+def _stream(row, begin, start, end, floor, buffer, groups, kept, PARTS: tl.constexpr, LANES: tl.constexpr):
+    """Appends the groups of one tile that have a score above the floor; returns how many there are then."""
     group = 4 * (LANES * tl.arange(0, PARTS)[None, :] + tl.arange(0, LANES)[:, None])
     four = tl.arange(0, 4)[None, None, :]
     column = group[:, :, None] + four
     group += begin
     if (begin >= start) & (begin + 4 * LANES * PARTS <= end):
         score = tl.load(row + begin + column, eviction_policy="evict_first")
+        keep = ~(tl.max(score, 2) <= floor)
     else:
-        # NaN reaches nothing.
+        # NaN is neither above, below nor equal to any threshold.
         inside = (column >= start - begin) & (column < end - begin)
         score = tl.load(row + begin + column, mask=inside, other=float("nan"))
-    keep = tl.max(score, 2) >= low
-    before, added = _places(keep, 64 // PARTS)
-    place = count + before
-    tl.store(staged + 4 * place[:, :, None] + four, score, mask=keep[:, :, None])
+        keep = ~(tl.max(score, 2) <= floor) & (group + 4 > start) & (group < end)
+    before, added = _places(keep, 8)
+    place = kept + before
+    tl.store(buffer + 4 * place[:, :, None] + four, score, mask=keep[:, :, None])
     tl.store(groups + place, group, mask=keep)
-    return count + added
+    return kept + added
 
 
 @triton.jit
-def _unstage(staged, groups, count, low, buffer, kept, PARTS: tl.constexpr, LANES: tl.constexpr):
-    """Appends the staged scores that reach `low` to the buffer; returns how many entries there are then."""
-    slot = LANES * tl.arange(0, PARTS)[None, :] + tl.arange(0, LANES)[:, None]
-    four = tl.arange(0, 4)[None, None, :]
-    at = 4 * slot[:, :, None] + four
-    for i in range(0, count, LANES * PARTS):
-        score = tl.load(staged + 4 * i + at, mask=(slot < count - i)[:, :, None], other=float("nan"))
-        column = tl.load(groups + i + slot, mask=slot < count - i, other=0)[:, :, None] + four
-        keep = (score >= low).to(tl.int32)
-        before, added = _places(tl.sum(keep, 2), 64 // PARTS)
-        place = kept + before[:, :, None] + tl.cumsum(keep, 2) - keep
-        tl.store(buffer + place, _entry(score, column), mask=keep > 0)
-        kept += added
-    return kept
-
-
-@triton.jit
-def _tie_column(buffer, kept, kth, equals, TILE: tl.constexpr):
+def _tie_column(buffer, groups, kept, kth, equals, TILE: tl.constexpr):
     """The column of the `equals`-th score, from the left, that equals kth."""
+    four = tl.arange(0, 4)[None, :]
     seen = 0
     last = -1
     i = 0
     while (i < kept) & (seen < equals):
-        entry = tl.load(buffer + i + tl.arange(0, TILE))
-        equal = (_score(entry) == kth).to(tl.int32)
-        is_last = (equal > 0) & (seen + tl.cumsum(equal, 0) == equals)
-        last = tl.max(tl.where(is_last, (entry >> 32).to(tl.int32), last), 0)
-        seen += tl.sum(equal, 0)
+        slot = i + tl.arange(0, TILE)
+        equal = (tl.load(buffer + 4 * slot[:, None] + four) == kth).to(tl.int32)
+        of_group = tl.sum(equal, 1)
+        upto = seen + (tl.cumsum(of_group, 0) - of_group)[:, None] + tl.cumsum(equal, 1)
+        column = tl.load(groups + slot)[:, None] + four
+        last = tl.max(tl.max(tl.where((equal > 0) & (upto == equals), column, -1), 1), 0)
+        seen += tl.sum(of_group, 0)
         i += TILE
     return last
 
 
 @triton.jit
-def _select(buffer, kept, kth, tie, target, write, TILE: tl.constexpr, LANES: tl.constexpr):
-    """Writes the columns of the chosen, or else cuts the buffer down to them; returns how many they are.
+def _write_or_shrink(
+    buffer, groups, kept, kth, tie, target, write, TILE: tl.constexpr, LANES: tl.constexpr
+):  # fmt: skip
+    """Writes the columns chosen, or else cuts the buffer down to the groups that hold one; returns how many those are.
 
     Chosen are the scores above kth and those that equal it up to the column `tie`.
     """
-    slot = LANES * tl.arange(0, TILE // LANES)[None, :] + tl.arange(0, LANES)[:, None]
+    four = tl.arange(0, 4)[None, None, :]
     done = 0
     for i in range(0, kept, TILE):
-        entry = tl.load(buffer + i + slot)
-        score = _score(entry)
-        column = (entry >> 32).to(tl.int32)
-        chosen = (score > kth) | ((score == kth) & (column <= tie))
-        before, added = _places(chosen, 64 // (TILE // LANES))
+        slot = i + LANES * tl.arange(0, TILE // LANES)[None, :] + tl.arange(0, LANES)[:, None]
+        group = tl.load(groups + slot)
+        score = tl.load(buffer + 4 * slot[:, :, None] + four)
+        column = group[:, :, None] + four
+        chosen = ((score > kth) | ((score == kth) & (column <= tie))).to(tl.int32)
+        of_group = tl.sum(chosen, 2)
+        before, added = _places(tl.where(write, of_group, tl.minimum(of_group, 1)), 16)
+        place = done + before
         if write:
-            tl.store(target + done + before, column, mask=chosen)
+            tl.store(target + place[:, :, None] + tl.cumsum(chosen, 2) - chosen, column, mask=chosen > 0)
         else:
             tl.debug_barrier()
-            tl.store(buffer + done + before, entry, mask=chosen)
+            tl.store(buffer + 4 * place[:, :, None] + four, score, mask=(of_group > 0)[:, :, None])
+            tl.store(groups + place, group, mask=of_group > 0)
         done += added
     return done
 
 
 @triton.jit
 def _topk_kernel(
-    scores, stride, starts, ends, out, buffers, stages, stage_groups, rows, k,
-    STEP: tl.constexpr, SAMPLE: tl.constexpr, CAPACITY: tl.constexpr, STAGE: tl.constexpr, K: tl.constexpr,
-    PARTS: tl.constexpr, UNSTAGE: tl.constexpr, TILE: tl.constexpr, LANES: tl.constexpr,
+    scores, stride, starts, ends, out, buffers, buffer_groups, rows, k,
+    STEP: tl.constexpr, SAMPLE: tl.constexpr, CAPACITY: tl.constexpr, PARTS: tl.constexpr, LANES: tl.constexpr,
+    TILE: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """Programs take rows in turn; row m begins at scores[m * stride * STEP].
-
-    A program's buffer holds CAPACITY entries, its stage STAGE groups and its tiles 4 * LANES * PARTS scores.
-    """
+    """Programs take rows in turn. Row m begins at scores[m * stride * STEP]; each buffer holds CAPACITY groups."""
     BLOCK: tl.constexpr = 4 * LANES * PARTS
-    FULL: tl.constexpr = CAPACITY - 4 * STAGE - TILE
-    program = tl.program_id(0).to(tl.int64)
-    buffer = buffers + program * CAPACITY
-    staged = stages + program * (4 * STAGE)
-    groups = stage_groups + program * STAGE
+    FULL: tl.constexpr = CAPACITY - TILE - LANES * PARTS
+    buffer = buffers + tl.program_id(0).to(tl.int64) * (4 * CAPACITY)
+    groups = buffer_groups + tl.program_id(0).to(tl.int64) * CAPACITY
     for m in range(tl.program_id(0), rows, tl.num_programs(0)):
         start, end = tl.load(starts + m), tl.load(ends + m)
         row = scores + tl.cast(m, tl.int64) * stride * STEP
@@ -254,40 +239,36 @@ def _topk_kernel(
             tl.store(target + places, tl.where(places < end - start, start + places, -1), mask=places < k)
         else:
             lowest = tl.full((), -float("inf"), tl.float32)
-            bound = lowest
+            low = lowest
             if end - start > tl.maximum(4 * k, SAMPLE):
-                bound = _guess(row, start, end, k, buffer, SAMPLE, TILE)
-            low = bound
+                low = _guess(row, start, end, k, buffer, SAMPLE, TILE)
+            floor = _below(low)
             first = start // 32 * 32
             begin = first
             kept = 0
             while begin < end:
-                count = 0
-                while (begin < end) & (count <= STAGE - LANES * PARTS):
-                    count = _stage(row, tl.multiple_of(begin, 32), start, end, low, staged, groups, count, PARTS, LANES)
+                while (begin < end) & (kept <= FULL):
+                    kept = _stream(
+                        row, tl.multiple_of(begin, 32), start, end, floor, buffer, groups, kept, PARTS, LANES
+                    )
                     begin += BLOCK
+                pad = tl.arange(0, 4 * TILE)
+                tl.store(buffer + 4 * kept + pad, tl.full((4 * TILE,), float("nan"), tl.float32))
                 tl.debug_barrier()
-                kept = _unstage(staged, groups, count, low, buffer, kept, UNSTAGE, LANES)
-                if (begin >= end) & (kept < k) & (low != lowest):
+                kth, reached, above, at_low = _kth(buffer, kept, low, k, 0, TILE)
+                if (at_low < k) & (low != lowest):
                     # The guess was too high: once more from the row's beginning, without a floor.
-                    bound = lowest
                     low = lowest
+                    floor = _below(low)
                     begin = first
                     kept = 0
-                elif (begin >= end) | (kept > FULL):
-                    # The last tile is filled up with what no search counts and no column bound admits.
-                    nothing = tl.full((TILE,), -float("inf"), tl.float32)
-                    tl.store(
-                        buffer + kept + tl.arange(0, TILE), _entry(nothing, tl.full((TILE,), 0x7FFFFFFF, tl.int32))
-                    )
-                    tl.debug_barrier()
-                    kth, reached, above = _kth(buffer, kept, bound, k, 0, TILE)
-                    tie = 0x7FFFFFFE
+                else:
+                    tie = 0x7FFFFFFF
                     if reached > k:
-                        tie = _tie_column(buffer, kept, kth, k - above, TILE)
-                    kept = _select(buffer, kept, kth, tie, target, begin >= end, TILE, LANES)
-                    bound = kth
-                    low = _value(_key(kth) + 1)
+                        tie = _tie_column(buffer, groups, kept, kth, k - above, TILE)
+                    kept = _write_or_shrink(buffer, groups, kept, kth, tie, target, begin >= end, TILE, LANES)
+                    low = kth
+                    floor = kth
                 tl.debug_barrier()
 
 
@@ -296,22 +277,18 @@ def topk_rows(scores: Tensor, k: int, starts: Tensor, ends: Tensor) -> Tensor:
     """The body of `kernels.topk.topk_rows` on CUDA; see there."""
     rows = len(scores)
     tiles = tuning.config("topk", f"k={triton.next_power_of_2(k)}", DEFAULT)
-    lanes = 32 * tiles["warps"]
-    stage = lanes * tiles["parts"] + tiles["stage"]
-    capacity = max(2 * triton.next_power_of_2(k) + 4 * stage, tiles["sample"]) + tiles["tile"]
+    capacity = 2 * triton.next_power_of_2(k) + 2 * 128 * tiles["parts"] + tiles["tile"]
     programs = min(rows, tiles["programs"] * _processors(scores.device))
     out = scores.new_full((rows, k), -1, dtype=torch.int32)
-    buffers = scores.new_empty(programs, capacity, dtype=torch.int64)
-    staged = scores.new_empty(programs, 4 * stage)
-    groups = scores.new_empty(programs, stage, dtype=torch.int32)
+    buffers = scores.new_empty(programs, 4 * capacity)
+    groups = scores.new_empty(programs, capacity, dtype=torch.int32)
     # Reads of 16 bytes need rows that all begin at a multiple of 16 bytes.
     step = 4 if scores.stride(0) % 4 == 0 and scores.data_ptr() % 16 == 0 else 1
     if programs:
         _topk_kernel[(programs,)](
-            scores, scores.stride(0) // step, starts, ends, out, buffers, staged, groups, rows, k,
-            STEP=step, SAMPLE=tiles["sample"], CAPACITY=capacity, STAGE=stage, K=triton.next_power_of_2(k),
-            PARTS=tiles["parts"], UNSTAGE=tiles["unstage"], TILE=tiles["tile"], LANES=lanes,
-            num_warps=tiles["warps"], maxnreg=tiles["registers"],
+            scores, scores.stride(0) // step, starts, ends, out, buffers, groups, rows, k,
+            STEP=step, SAMPLE=tiles["sample"], CAPACITY=capacity, PARTS=tiles["parts"], LANES=128, TILE=tiles["tile"],
+            K=triton.next_power_of_2(k), num_warps=4, maxnreg=tiles["registers"],
         )  # fmt: skip
     return out
 
