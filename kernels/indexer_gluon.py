@@ -68,7 +68,7 @@ def rows(q: Tensor, k: Tensor, k_scale: Tensor | None, weights: Tensor, starts: 
     return out
 
 
-@gluon.jit
+@gluon.jit(do_not_specialize=["count"])
 def _rows_kernel(
     q_desc,
     k_desc,

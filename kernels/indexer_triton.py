@@ -58,7 +58,8 @@ def decode(
     out = torch.empty(batch, max_length, dtype=torch.float32, device=q.device)
     if not batch or not max_length:
         return out
-    tile = _tile("indexer_decode", q, {"span": 8})
+    # Two-byte keys: half as many in a tile, so that the stages fit into the shared memory of any GPU.
+    tile = _tile("indexer_decode", q, {"KEYS": 64, "span": 16} if q.element_size() == 2 else {"span": 8})
     span, launch = tile.pop("span") * tile["KEYS"], _launch(tile)
     _decode_kernel[(triton.cdiv(max_length, span), batch)](
         q.contiguous(),
@@ -122,7 +123,7 @@ def _weighted_sum(z, w):
     return tl.sum(tl.maximum(z, 0.0) * w[None, :], 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _rows_kernel(
     q_ptr,
     k_ptr,

@@ -16,20 +16,6 @@ from kernels.indexer import (
 from kernels.quantize import hadamard_transform, quantize_fp8
 
 
-@pytest.fixture(autouse=True)
-def loop_bounds_of_new_numpy(monkeypatch):
-    """Triton 3.6's interpreter takes int() of arrays of one element for a loop's bounds, which numpy 2.4 refuses."""
-    from triton.runtime import interpreter
-
-    patch = interpreter._patch_lang_tensor
-
-    def patched(tensor, scope):
-        patch(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
-
-    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
-
-
 def scores64(q, k, weights):
     """sum_j w ReLU(q . k), by the formula."""
     return torch.einsum("mj,mjs->ms", weights.double(), (q.double() @ k.double().t()).relu())
