@@ -13,7 +13,7 @@ from kernels.tuning import config
 
 def split_keys(heads: int, value_dim: int) -> int:
     """Keys of one split. It depends on the model alone: not on the batch, and not on how many keys there are."""
-    return config("mla_decode", f"heads={heads},value={value_dim}", {"split": 512})["split"]
+    return config("mla_decode", f"heads={heads},value={value_dim}", {"split": 1024})["split"]
 
 
 def decode(

@@ -131,9 +131,9 @@ def _inside(rows, columns, SIZE: tl.constexpr, BLOCK: tl.constexpr):
 def tiles(q: Tensor, cache: Tensor, value_dim: int) -> dict[str, Any]:
     """Launch parameters of `attend` for queries [rows, H, D] over a cache, from `tuned.json`."""
     few = q.shape[1] <= 16
-    default = {"BLOCK_H": 16 if few else 32, "BLOCK_N": 16, "STAGES": 2, "num_warps": 4 if few else 8}
+    default = {"BLOCK_H": 16 if few else 32, "BLOCK_N": 32, "STAGES": 2, "num_warps": 4 if few else 8}
     if q.element_size() == 4:
-        default |= {"BLOCK_H": 16, "STAGES": 1}
+        default |= {"BLOCK_H": 16, "BLOCK_N": 16, "STAGES": 1}
     kind = "fp8" if cache.dtype == torch.uint8 else str(cache.dtype).removeprefix("torch.")
     return config("sparse_mla", f"{kind},heads={q.shape[1]},value={value_dim}", default)
 
