@@ -136,7 +136,8 @@ def _memory(report: Report) -> None:
     gradients = 2 * (weight.numel() + 2 * hidden.numel()) + 4 * hidden.numel()
     report("forward's memory beside the inputs", forward < logits / 50, f"{forward / 2**20:.0f} MiB")
     extra = backward - gradients
-    report("backward's memory beside the gradients", extra < 320 * 2**20, f"{extra / 2**20:.0f} MiB < 320 MiB")
+    # A chunk of the logits' gradient (256 MiB) and the matrix product's workspaces.
+    report("backward's memory beside the gradients", extra < 400 * 2**20, f"{extra / 2**20:.0f} MiB < 400 MiB")
 
 
 def _compiled(report: Report) -> None:

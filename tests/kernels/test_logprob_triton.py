@@ -96,6 +96,12 @@ def test_kept_sets() -> None:
         close(got, want)
 
 
+def test_operators_keep_the_rules_of_compilation() -> None:
+    hidden, weight, targets = make(5, 24, 100)
+    torch.library.opcheck(body.token_logprob, (hidden, weight, targets, 1.0, True))
+    torch.library.opcheck(kept_body.kept_logprob, (hidden, weight, targets, 1.0, *random_sets(targets, 100)))
+
+
 def test_kept_reference_by_hand_and_gradcheck() -> None:
     hidden, weight, targets = (x.double() if x.is_floating_point() else x for x in make(6, 4, 11))
     hidden, weight = hidden.detach().requires_grad_(), weight.detach().requires_grad_()
