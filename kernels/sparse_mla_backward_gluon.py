@@ -459,6 +459,11 @@ def takes(q: Tensor, slots: int, value_dim: int) -> bool:
     return q.dtype == torch.bfloat16 and q.shape[1:] == (128, 576) and value_dim == 512 and slots % 128 == 0
 
 
+def whole_waves(queries: int, device: int) -> int:
+    """The largest number of queries up to `queries` whose units keep every processor busy to the end."""
+    return queries - queries % _processors(device) or queries
+
+
 def _descriptor(rows: Tensor, block: list[int], layout: gl.NVMMASharedLayout = _SWIZZLED) -> TensorDescriptor:
     return TensorDescriptor.from_tensor(rows.view(-1, rows.shape[-1]), block, layout)
 

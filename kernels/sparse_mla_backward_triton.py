@@ -9,7 +9,8 @@ For a chunk of queries, four products and one sum, each a grid of independent pr
 4. The rows of the pairs that share a key are added in the order of the queries (kernels/inverse.py).
 
 P and dS go through memory (2 GB each for 4096 queries, 128 heads and 2048 keys, about 1 ms of bandwidth apiece), so
-that every product is counted once and none shares registers with another.
+that every product is counted once and none shares registers with another. On Hopper the products of the shapes that it
+takes are those of kernels/sparse_mla_backward_gluon.py.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ def sparse_mla_backward(
     bytes_per_query = slots * (2 * heads + dim) * q.element_size()
     chunk = max(1, _WORKSPACE_BYTES // bytes_per_query)
     hopper = _hopper_body(q, slots, value_dim)
+    if hopper:
+        chunk = hopper.whole_waves(chunk, q.device.index)
     for i in range(0, queries, chunk):
         part = slice(i, i + chunk)
         rows = q[part], kv, indices[part], lse[part], grad_out[part], delta[part]
@@ -105,11 +108,6 @@ def _tiles(dtype: torch.dtype, heads: int, dim: int, value_dim: int) -> dict[str
     return config("sparse_mla_backward", f"{name},heads={heads},dim={dim},value_dim={value_dim}", default)
 
 
-def _stages(length: int, step: int, stages: int) -> int:
-    """Pipeline depth of a loop; a loop of one trip has none: Triton 3.6 allots it too little shared memory."""
-    return stages if length > step else 1
-
-
 def _row_dot(a: Tensor, b: Tensor) -> Tensor:
     """[T, H] float32: sums of a * b over the last dimension."""
     queries, heads, dim = a.shape
@@ -147,7 +145,7 @@ def _scores(
     _scores_kernel[(slot_blocks * head_blocks * queries,)](
         q, kv, indices, lse, grad_out, delta, p, ds, scale, heads,
         SLOTS=slots, DIM=dim, VALUE_DIM=grad_out.shape[-1], HEADS=block_heads, KEYS=tiles["scores_keys"],
-        BLOCK=block, num_warps=tiles["scores_warps"], num_stages=_stages(dim, block, tiles["scores_stages"]),
+        BLOCK=block, num_warps=tiles["scores_warps"], num_stages=tiles["scores_stages"],
     )  # fmt: skip
     return p, ds
 
@@ -209,7 +207,7 @@ def _partials(p: Tensor, ds: Tensor, q: Tensor, grad_out: Tensor, indices: Tenso
         p, ds, q, grad_out, indices, partials, heads,
         SLOTS=slots, DIM=dim, VALUE_DIM=grad_out.shape[-1], HEADS=max(16, triton.next_power_of_2(heads)),
         KEYS=tiles["partials_keys"], BLOCK=block,
-        num_warps=tiles["partials_warps"], num_stages=_stages(dim, block, tiles["partials_stages"]),
+        num_warps=tiles["partials_warps"], num_stages=tiles["partials_stages"],
     )  # fmt: skip
     return partials
 
@@ -253,18 +251,18 @@ def _query_gradient(ds: Tensor, kv: Tensor, indices: Tensor, value_dim: int, dq:
     splits = tiles["dq_splits"]
     block_heads = min(tiles["dq_heads"], max(16, triton.next_power_of_2(heads)))
     _query_gradient_kernel[(splits * triton.cdiv(heads, block_heads) * queries,)](
-        ds, kv, indices, dq, heads,
-        SLOTS=slots, DIM=dim, VALUE_DIM=value_dim, HEADS=block_heads, KEYS=tiles["dq_keys"], SPLITS=splits,
+        ds, kv, indices, dq, heads, slots,
+        DIM=dim, VALUE_DIM=value_dim, HEADS=block_heads, KEYS=tiles["dq_keys"], SPLITS=splits,
         VALUE_BLOCK=max(16, triton.next_power_of_2(triton.cdiv(value_dim, splits))),
         ROPE_BLOCK=max(16, triton.next_power_of_2(triton.cdiv(dim - value_dim, splits))),
-        num_warps=tiles["dq_warps"], num_stages=_stages(slots, tiles["dq_keys"], tiles["dq_stages"]),
+        num_warps=tiles["dq_warps"], num_stages=tiles["dq_stages"],
     )  # fmt: skip
 
 
 @triton.jit
 def _query_gradient_kernel(
-    ds_in, kv, indices, dq, heads,
-    SLOTS: tl.constexpr, DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
+    ds_in, kv, indices, dq, heads, slots,
+    DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     HEADS: tl.constexpr, KEYS: tl.constexpr, SPLITS: tl.constexpr,
     VALUE_BLOCK: tl.constexpr, ROPE_BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -283,10 +281,11 @@ def _query_gradient_kernel(
 
     value_total = tl.zeros((HEADS, VALUE_BLOCK), tl.float32)
     rope_total = tl.zeros((HEADS, ROPE_BLOCK), tl.float32)
-    for i in range(0, SLOTS, KEYS):
-        key = tl.load(indices + query * SLOTS + i + slot, mask=slot < SLOTS - i, other=-1)
+    # `slots` is no constant: of a loop that is one trip ptxas 12.8 makes products that read past shared memory.
+    for i in range(0, slots, KEYS):
+        key = tl.load(indices + query * slots + i + slot, mask=slot < slots - i, other=-1)
         valid = key >= 0
-        ds = tl.load(ds_in + row[:, None] * SLOTS + i + slot[None, :], mask=known[:, None] & valid[None, :], other=0.0)
+        ds = tl.load(ds_in + row[:, None] * slots + i + slot[None, :], mask=known[:, None] & valid[None, :], other=0.0)
         at = kv + key.to(tl.int64)[:, None] * DIM
         k = tl.load(at + value[None, :], mask=valid[:, None] & is_value[None, :], other=0.0)
         value_total = tl.dot(ds, k, value_total, input_precision="ieee")
