@@ -51,14 +51,19 @@ def atomic_backward(
     q: Tensor, kv: Tensor, indices: Tensor, out: Tensor, lse: Tensor, grad_out: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
     """What `sparse_mla_backward` returns, for 128 heads and whole key tiles; the last bits of dkv vary."""
-    tiles = ours._tiles(q.dtype, HEADS, DIM, VALUE_DIM)
+    tiles, hopper = ours._tiles(q.dtype, HEADS, DIM, VALUE_DIM), ours._hopper_body(q, SLOTS, VALUE_DIM)
     dq = torch.empty_like(q)
     dkv = torch.zeros(kv.shape, dtype=torch.float32, device=kv.device)
     delta = ours._row_dot(grad_out, out)
     for i in range(0, len(q), CHUNK):
         part = slice(i, i + CHUNK)
-        p, ds = ours._scores(q[part], kv, indices[part], lse[part], grad_out[part], delta[part], scale, tiles)
-        ours._query_gradient(ds, kv, indices[part], VALUE_DIM, dq[part], tiles)
+        rows = q[part], kv, indices[part], lse[part], grad_out[part], delta[part]
+        if hopper:
+            p, ds = hopper.scores(*rows, scale)
+            hopper.query_gradient(ds, kv, indices[part], dq[part])
+        else:
+            p, ds = ours._scores(*rows, scale, tiles)
+            ours._query_gradient(ds, kv, indices[part], VALUE_DIM, dq[part], tiles)
         _atomic_kernel[(len(p) * SLOTS // 64,)](
             p, ds, q[part], grad_out[part], indices[part], dkv,
             HEADS=HEADS, SLOTS=SLOTS, DIM=DIM, VALUE_DIM=VALUE_DIM, KEYS=64, BLOCK=64, num_warps=4, num_stages=2,
