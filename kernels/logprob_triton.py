@@ -145,9 +145,10 @@ def _logit_gradient_kernel(
 
 
 def _rows_of_16_bytes(x: Tensor) -> Tensor:
-    """x with zero columns added, where its rows are no multiple of 16 bytes apart, which descriptors want."""
+    """x, or a copy with zero columns added, whose rows all begin at a multiple of 16 bytes, as descriptors want."""
     missing = -x.shape[1] % (16 // x.element_size())
-    return (torch.nn.functional.pad(x, (0, missing)) if missing else x).contiguous()
+    x = (torch.nn.functional.pad(x, (0, missing)) if missing else x).contiguous()
+    return x.clone() if x.data_ptr() % 16 else x
 
 
 def _tiles(kernel: str, hidden: Tensor) -> dict[str, Any]:
