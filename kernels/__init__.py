@@ -1,8 +1,9 @@
-"""Reference operators of DeepSeek Sparse Attention, in plain torch.
+"""Operators of DeepSeek Sparse Attention.
 
-Each public function here is the one door to its operator and the definition of what it computes: it runs on any
-device and in float64, so that it is the oracle for every faster body. A faster body for a device (a Triton kernel)
-belongs beside its reference and is picked inside the public function by `tensor.device.type`; callers never choose.
+Each public function is the one door to its operator. In the door's file stands the torch reference: the definition of
+what is computed, on any device and in float64, and the oracle of every faster body. On CUDA the door takes the Triton
+body (`*_triton.py`) or the Hopper body (`*_gluon.py`) beside it; callers never choose. The operators in block layout
+(`tiles.py`) are for CPUs, those in row layout (`rows.py`) for GPUs.
 """
 
 from kernels.block_mla import block_mla_attention

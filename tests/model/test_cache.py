@@ -36,7 +36,8 @@ def test_prefill_append_decode_equal_full_forward(config) -> None:
         want = torch.stack([e[at - 1] for e, at in zip(expected, held, strict=True)])
         torch.testing.assert_close(logits, want, atol=1e-5, rtol=0)
     for _ in range(15):
-        logits = model.decode(torch.stack([text[at] for text, at in zip(texts, held, strict=True)]), cache, slots).logits
+        tokens = torch.stack([text[at] for text, at in zip(texts, held, strict=True)])
+        logits = model.decode(tokens, cache, slots).logits
         held = [at + 1 for at in held]
         want = torch.stack([e[at - 1] for e, at in zip(expected, held, strict=True)])
         torch.testing.assert_close(logits, want, atol=1e-5, rtol=0)

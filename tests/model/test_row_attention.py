@@ -1,4 +1,4 @@
-"""The body for GPUs against the body for CPUs, both in float64 on the CPU: layouts, ranges, caches, losses, telemetry."""
+"""The body for GPUs against the body for CPUs, both in float64 on the CPU: layouts, caches, losses, telemetry."""
 
 import dataclasses
 
