@@ -152,8 +152,9 @@ def _rows_of_16_bytes(x: Tensor) -> Tensor:
 
 
 def _tiles(kernel: str, hidden: Tensor) -> dict[str, Any]:
-    wide = hidden.element_size() == 4
-    default = {"BM": 64, "BN": 128, "BK": 32 if wide else 64, "num_warps": 4, "num_stages": 2 if wide else 3}
+    default = {"BM": 64, "BN": 128, "BK": 64, "num_warps": 4, "num_stages": 3}
+    if hidden.dtype == torch.float32:  # products without tensor cores: small steps, or the registers overflow
+        default |= {"BK": 16, "num_warps": 8, "num_stages": 2}
     return tuning.config(kernel, str(hidden.dtype).removeprefix("torch."), default)
 
 
