@@ -2,9 +2,10 @@
 
     python -m benchmarks.gpu_check [NAME ...] [--jobs 3] [--patience 120]
 
-A module of `kernels/checks/` holds functions `check_<name>(report)`; each calls `report(what, ok, detail)` for each
-thing that it checks. Every module runs in a process of its own, so that a kernel that hangs or breaks its CUDA context
-is one failed line and the others go on. Exit code 1 when anything failed, 2 without a GPU.
+A module of `kernels/checks/`, and `benchmarks/model_check.py` for the whole model, holds functions
+`check_<name>(report)`; each calls `report(what, ok, detail)` for each thing that it checks. Every module runs in a
+process of its own, so that a kernel that hangs or breaks its CUDA context is one failed line and the others go on. Exit
+code 1 when anything failed, 2 without a GPU.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ import kernels.checks
 from benchmarks.provenance import provenance, result_path
 from benchmarks.worker import WorkerFailed, messages
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(kernels.checks.__path__))
+MODULES = {name: f"kernels.checks.{name}" for _, name, _ in pkgutil.iter_modules(kernels.checks.__path__)}
+MODULES["model"] = "benchmarks.model_check"
+NAMES = sorted(MODULES)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def run_module(name: str, patience: float) -> list[Line]:
 
 
 def check_module(send: Callable[[Any], None], name: str) -> None:
-    """Runs every `check_*` of `kernels.checks.<name>`; sends (what, ok, seconds, detail)."""
+    """Runs every `check_*` of the module of that name; sends (what, ok, seconds, detail)."""
     last = time.perf_counter()
 
     def report(what: str, ok: bool, detail: str = "") -> None:
@@ -118,7 +121,7 @@ def check_module(send: Callable[[Any], None], name: str) -> None:
 
 def _checks(name: str, report: Callable[..., None]) -> list[tuple[str, Callable[..., None]]]:
     try:
-        module = importlib.import_module(f"kernels.checks.{name}")
+        module = importlib.import_module(MODULES.get(name, name))
     except Exception as error:
         traceback.print_exc()
         report("import", False, f"{type(error).__name__}: {error}")

@@ -51,9 +51,9 @@ def markdown(result: dict[str, Any]) -> str:
         ours, ratio = row["ours"], row["ratio"]
         cells = [
             f"{row['title']}, {row['shape']}",
-            f"{ours['ms']:.3g} ms, {_rate(ours['rate'])} {row['unit']}",
+            f"{_ms(ours['ms'])}, {_rate(ours['rate'])} {row['unit']}",
             _percent(row["share"]),
-            f"{ratio['to']} {ratio['ms']:.3g} ms{_star(ratio)}" if ratio else "",
+            f"{ratio['to']} {_ms(ratio['ms'])}{_star(ratio)}" if ratio else "",
             f"{ratio['value']:.2f}" if ratio else "",
             f"{ours['error']:.1e}",
             _bytes(ours["scratch_bytes"]),
@@ -62,6 +62,10 @@ def markdown(result: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _ms(value: float) -> str:
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
 
 
 def _ceilings(rows: list[dict[str, Any]]) -> list[str]:

@@ -30,7 +30,7 @@ from benchmarks import rivals
 from benchmarks.kernel_rows import ROWS
 from benchmarks.kernel_table import markdown, table
 from benchmarks.layer_rows import dense_times, layer_rows
-from benchmarks.provenance import device_name, provenance, result_path, write_json
+from benchmarks.provenance import RESULTS, device_name, provenance, result_path, write_json
 from benchmarks.row import FULL, QUICK, TOY, Goal, Row, Size
 from benchmarks.timing import Ceilings, first_call, free_memory, kernel_times, measure_ceilings, synchronize, take_turns
 from benchmarks.worker import WorkerFailed, messages
@@ -44,7 +44,8 @@ def main() -> int:
     arguments = parse_arguments()
     path = arguments.out or result_path("kernels")
     if arguments.markdown:
-        print(markdown(json.loads(path.read_text(encoding="utf-8"))))
+        for file in [arguments.out] if arguments.out else sorted(RESULTS.glob("kernels_*.json")):
+            print(markdown(json.loads(file.read_text(encoding="utf-8"))))
         return 0
     if not torch.cuda.is_available() and arguments.size != "toy":
         print("the kernels are measured on a GPU, and torch sees none here; --toy proves this program on a CPU")
