@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.rows import RowRanges
+from kernels import RowRanges
 from model.layout import BlockLayout
 
 

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels import Group
-from kernels.rows import RowRanges
+from kernels import Group, RowRanges
 from model.packing import SharedPrompts
 
 # Share of padding rows that a group may reach before the next shorter sequence opens a new one. More padding

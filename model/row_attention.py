@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kernels import batch_invariant
-from kernels.decode import dense_mla_decode, sparse_mla_decode
-from kernels.dense_mla import dense_mla_attention
-from kernels.indexer import indexer_logits_decode
-from kernels.kl_rows import indexer_kl_rows, sparse_indexer_kl_rows
-from kernels.rows import select_rows
-from kernels.sparse_mla import sparse_mla_attention
-from kernels.topk import topk_rows
+from kernels import (
+    batch_invariant,
+    dense_mla_attention,
+    dense_mla_decode,
+    indexer_kl_rows,
+    indexer_logits_decode,
+    select_rows,
+    sparse_indexer_kl_rows,
+    sparse_mla_attention,
+    sparse_mla_decode,
+    topk_rows,
+)
 from model.cache import CacheStep
 from model.context import ForwardContext, Projections
 from model.indexer import Indexer

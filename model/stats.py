@@ -8,11 +8,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kernels import block_indexer_kl, head_summed_target, indexer_logits, tiles, topk_mask
+from kernels import (
+    block_indexer_kl,
+    head_summed_target,
+    head_summed_target_rows,
+    indexer_kl_rows,
+    indexer_logits,
+    indexer_logits_rows,
+    tiles,
+    topk_mask,
+    topk_rows,
+)
 from kernels.block_mla import tile_probabilities
-from kernels.indexer import indexer_logits_rows
-from kernels.kl_rows import head_summed_target_rows, indexer_kl_rows
-from kernels.topk import topk_rows
 from model.layout import BlockLayout
 
 
