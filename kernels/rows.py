@@ -20,6 +20,8 @@ from kernels.topk import topk_rows
 
 # Index scores that exist at one time: 1024 queries of a 128K context in float32.
 SCORE_BYTES = 512 * 2**20
+# Lists of all visible keys that exist at one time where no gradient is needed.
+INDEX_BYTES = 256 * 2**20
 # A selection is as wide as a multiple of this, which the attention kernels step by.
 INDEX_STEP = 32
 
@@ -60,9 +62,23 @@ class RowRanges:
     @cached_property
     def visible(self) -> Tensor:
         """[M, w] int32 all keys of each row, ascending, padded with -1; w is `longest`, rounded up."""
-        width = max(1, -(-self.longest // INDEX_STEP)) * INDEX_STEP
-        rows = self.starts.unsqueeze(1) + torch.arange(width, dtype=torch.int32, device=self.starts.device)
-        return rows.where(rows < self.ends.unsqueeze(1), -1)
+        return self._visible(slice(None))
+
+    def visible_parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """Runs of rows and their part of `visible`, never more than `INDEX_BYTES` of it at one time."""
+        size = max(1, INDEX_BYTES // (4 * self._width))
+        for first in range(0, len(self.spans), size):
+            rows = slice(first, first + size)
+            yield rows, self._visible(rows)
+
+    def _visible(self, rows: slice) -> Tensor:
+        offsets = torch.arange(self._width, dtype=torch.int32, device=self.starts.device)
+        keys = self.starts[rows].unsqueeze(1) + offsets
+        return keys.where(keys < self.ends[rows].unsqueeze(1), -1)
+
+    @property
+    def _width(self) -> int:
+        return max(1, -(-self.longest // INDEX_STEP)) * INDEX_STEP
 
     @cached_property
     def score_chunks(self) -> list[tuple[slice, int, int]]:

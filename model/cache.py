@@ -97,7 +97,7 @@ class CacheStep:
 
     rows: [V] valid rows of the call (None when all are); row_slot, row_position [V]: their place; groups: for
         each group
-    of the layout its slots and its causal bias.
+    of the layout its slots and its causal bias; fresh: whether all slots were empty.
     """
 
     cache: LatentCache
@@ -105,6 +105,7 @@ class CacheStep:
     row_slot: Tensor
     row_position: Tensor
     groups: tuple[CacheGroup, ...]
+    fresh: bool
 
     @classmethod
     def build(cls, cache: LatentCache, slots: Tensor, lengths: list[int], layout: BlockLayout) -> CacheStep:
@@ -123,7 +124,7 @@ class CacheStep:
                 f"the cache has room for {cache.max_length}; "
                 "make it with a larger max_length or stop the sequence"
             )
-        device = cache.kv.device
+        device, fresh = cache.kv.device, not bool(cache.lengths[slots].any())
         row_slot, row_position, groups = [], [], []
         for (n, length, _), members in zip(layout.groups, layout.sequences, strict=True):
             group_slots = slots[members]
@@ -133,9 +134,9 @@ class CacheStep:
             groups.append(CacheGroup.build(n, group_slots, positions.to(device), int(ends[members].max())))
         slot, position = torch.cat(row_slot).to(device), torch.cat(row_position).to(device)
         if layout.valid is None:
-            return cls(cache, None, slot, position, tuple(groups))
+            return cls(cache, None, slot, position, tuple(groups), fresh)
         rows = layout.valid.nonzero()[:, 0]
-        return cls(cache, rows, slot[rows], position[rows], tuple(groups))
+        return cls(cache, rows, slot[rows], position[rows], tuple(groups), fresh)
 
     @property
     def decoding(self) -> bool:

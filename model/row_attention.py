@@ -99,34 +99,49 @@ def _index(indexer: Indexer, parts: Projections, context: ForwardContext) -> tup
 
 def attend_cached(layer: MLAttention, parts: Projections, context: ForwardContext) -> Tensor:
     """New tokens over a latent cache, without gradient: heads' values [R, H, v]."""
-    step, indexer, q = context.cache, layer.indexer, parts.absorbed_q()
+    step, indexer = context.cache, layer.indexer
     assert step is not None
-    store = step.cache.kv[layer.layer]
-    step.write(store, parts.kv())
-    ranges, keys = step.ranges, store.flatten(0, 1)
-    # In invariant arithmetic decoding adds up in the order of the packed form.
-    split = ranges.visible.shape[1] if batch_invariant.is_active() else None
-    index_store = None
-    if indexer is not None:
-        assert step.cache.index_k is not None
-        index_store = step.cache.index_k[layer.layer]
-        step.write(index_store, indexer.keys(parts.x, context.rope))
-    if indexer is not None and index_store is not None and ranges.longest > indexer.topk:
-        index_q, weights = indexer.queries(parts.x, parts.q_latent, context.rope)
-        if step.decoding:
-            indices = _select_decoding(index_q, index_store, weights, step, indexer.topk)
-            return parts.lift(sparse_mla_decode(q, keys, indices, layer.scale, layer.latent, split)[0])
-        indices = select_rows(index_q, index_store.flatten(0, 1), weights, ranges, indexer.topk)
-        return parts.lift(sparse_mla_attention(q, keys, indices, layer.scale, layer.latent)[0])
+    step.write(step.cache.kv[layer.layer], parts.kv())
+    if indexer is not None and step.cache.index_k is not None:
+        step.write(step.cache.index_k[layer.layer], indexer.keys(parts.x, context.rope))
     if step.decoding:
+        return parts.lift(_decode(layer, parts, context, step))
+    if indexer is None and step.fresh and not batch_invariant.is_active():
+        # Only the call's own rows are seen.
+        return _dense(layer, parts, context)
+    return parts.lift(_append(layer, parts, context, step))
+
+
+def _append(layer: MLAttention, parts: Projections, context: ForwardContext, step: CacheStep) -> Tensor:
+    """Attention of appended tokens over the cache: [R, H, kv_lora_rank]."""
+    indexer, ranges, q = layer.indexer, step.ranges, parts.absorbed_q()
+    keys = step.cache.kv[layer.layer].flatten(0, 1)
+    if indexer is not None and step.cache.index_k is not None and ranges.longest > indexer.topk:
+        index_q, weights = indexer.queries(parts.x, parts.q_latent, context.rope)
+        index_k = step.cache.index_k[layer.layer].flatten(0, 1)
+        indices = select_rows(index_q, index_k, weights, ranges, indexer.topk)
+        return sparse_mla_attention(q, keys, indices, layer.scale, layer.latent)[0]
+    out = [
+        sparse_mla_attention(q[rows], keys, visible, layer.scale, layer.latent)[0]
+        for rows, visible in ranges.visible_parts()
+    ]
+    return torch.cat(out)
+
+
+def _decode(layer: MLAttention, parts: Projections, context: ForwardContext, step: CacheStep) -> Tensor:
+    """Attention of one token for each slot: [B, H, kv_lora_rank]."""
+    indexer, ranges, q = layer.indexer, step.ranges, parts.absorbed_q()
+    keys = step.cache.kv[layer.layer].flatten(0, 1)
+    # In invariant arithmetic decoding adds up in the order of the packed form: all keys in one split.
+    longest = max(ranges.longest, indexer.topk if indexer else 1)
+    split = 1 << max(5, (longest - 1).bit_length()) if batch_invariant.is_active() else None
+    if indexer is None or step.cache.index_k is None or ranges.longest <= indexer.topk:
         span = ranges.starts, ranges.ends, ranges.longest
-        return parts.lift(dense_mla_decode(q, keys, *span, layer.scale, layer.latent, split)[0])
-    return parts.lift(sparse_mla_attention(q, keys, ranges.visible, layer.scale, layer.latent)[0])
-
-
-def _select_decoding(index_q: Tensor, store: Tensor, weights: Tensor, step: CacheStep, k: int) -> Tensor:
-    """The selection [B, k] of one query for each slot, as rows of the flattened store [slots, max_length, d]."""
+        return dense_mla_decode(q, keys, *span, layer.scale, layer.latent, split)[0]
+    index_q, weights = indexer.queries(parts.x, parts.q_latent, context.rope)
+    store = step.cache.index_k[layer.layer]
     slots, held = step.row_slot.int(), (step.row_position + 1).int()
-    scores = indexer_logits_decode(index_q, store, weights, slots, held, step.ranges.longest)
-    found = topk_rows(scores, k, torch.zeros_like(held), held)
-    return torch.where(found >= 0, found + (slots * store.shape[1]).unsqueeze(1), -1)
+    scores = indexer_logits_decode(index_q, store, weights, slots, held, ranges.longest)
+    found = topk_rows(scores, indexer.topk, torch.zeros_like(held), held)
+    indices = torch.where(found >= 0, found + (slots * store.shape[1]).unsqueeze(1), -1)
+    return sparse_mla_decode(q, keys, indices, layer.scale, layer.latent, split)[0]

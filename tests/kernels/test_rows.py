@@ -1,10 +1,12 @@
 """Ranges of the row layout against the block layout they describe."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels import rows
 from kernels.rows import RowRanges
 from kernels.tiles import tiles
 
@@ -19,9 +21,9 @@ GROUPS = st.lists(
 def test_ranges_are_what_a_tile_sees(groups: list[tuple[int, int, int]], elements: int) -> None:
     ranges = RowRanges.of_groups(groups, torch.device("cpu"), None)
     keys = torch.arange(sum(n * length for n, length, _ in groups))
-    rows = torch.arange(len(ranges.spans))
+    numbers = torch.arange(len(ranges.spans))
     for tile in tiles(groups):
-        seen, queries = tile.keys(keys), tile.queries(rows)
+        seen, queries = tile.keys(keys), tile.queries(numbers)
         for i in range(tile.group.n):
             for j, position in enumerate(range(tile.start, tile.stop)):
                 row = int(queries[i, j])
@@ -44,3 +46,11 @@ def test_padding_is_empty_and_visible_is_every_key() -> None:
     assert ranges.visible[2, :4].tolist() == [0, 1, 2, -1] and ranges.visible[3, :2].tolist() == [3, -1]
     assert (ranges.visible[4:] == -1).all()
     assert np.array_equal((ranges.visible >= 0).sum(1).numpy(), ranges.spans[:, 1] - ranges.spans[:, 0])
+
+
+def test_parts_of_visible_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranges = RowRanges.of_groups([(3, 40), (1, 7)], torch.device("cpu"), None)
+    monkeypatch.setattr(rows, "INDEX_BYTES", 4 * 64 * 10)
+    parts = list(ranges.visible_parts())
+    assert len(parts) == 13 and all(len(part) <= 10 for _, part in parts)
+    assert torch.equal(torch.cat([part for _, part in parts]), ranges.visible)
