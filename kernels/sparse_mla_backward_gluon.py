@@ -16,6 +16,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from kernels.gluon_names import barrier
+
 _SWIZZLED = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
 _SWIZZLED_64 = gl.NVMMASharedLayout(swizzle_byte_width=64, element_bitwidth=16, rank=2)
 _STAGES = 11
@@ -158,7 +160,7 @@ def _probabilities(rings, rope_buf, lse, p_out, scale, units, SLOTS: gl.constexp
         # No registers are left for the rope columns of Q.
         rope_buf.store(_take(ring, full, empty, stage, phase, 0, operand))
         fence_async_shared()
-        gl.thread_barrier()
+        barrier()
         stage, phase = _next(stage, phase, STAGES)
         for tile in range(SLOTS // 128):
             s = gl.zeros([64, 128], gl.float32, layout)
@@ -347,10 +349,10 @@ def _pair_rows(
 @gluon.jit
 def _store_pairs(desc, at, buf, total):
     tma.store_wait(2)
-    gl.thread_barrier()
+    barrier()
     buf.store(total.to(gl.bfloat16))
     fence_async_shared()
-    gl.thread_barrier()
+    barrier()
     tma.async_copy_shared_to_global(desc, at, buf)
 
 

@@ -22,6 +22,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from kernels.gluon_names import barrier
 from kernels.quantize import latent_views
 
 HEADS = 64
@@ -133,7 +134,7 @@ def _widen(tile, scale0, scale1, full):
     codes0 = _raw(tile).slice(0, 32, dim=1).load(layout)
     codes1 = _raw(tile).slice(32, 32, dim=1).load(layout)
     # Each thread reads what it has copied itself, and writes over what others have copied.
-    gl.thread_barrier()
+    barrier()
     wide = tile._reinterpret(gl.int32, [64, 128], words)
     wide.slice(0, 64, dim=1).store(_times(codes0, scale0))
     wide.slice(64, 64, dim=1).store(_times(codes1, scale1))
@@ -250,7 +251,7 @@ def _finish(acc, total, peak, out, lse, live, filled, staging, WRITE_LSE: gl.con
     if out.dtype.element_ty == staging.dtype:
         layout: gl.constexpr = gl.BlockedLayout([1, 8], [1, 32], [4, 1], [1, 0])
         staging.store(acc.to(staging.dtype))
-        gl.thread_barrier()
+        barrier()
         _store(out, staging.load(layout), filled, VALUE)
     else:
         _store(out, acc, filled, VALUE)
@@ -308,13 +309,13 @@ def _consume_first(out, lse, live, filled, pairs, scale_log2, shared, KEYS: gl.c
         fence_async_shared()
         mbarrier.arrive(ready.index(2), count=1)
         acc, p_operand = warpgroup_mma_wait(0, deps=[acc, p_operand])
-        gl.thread_barrier()
+        barrier()
         mbarrier.arrive(free.index(0), count=1)
         total = total * decay
         acc = acc * gl.convert_layout(decay, acc_rows)[:, None]
         acc = warpgroup_mma(rope.index(zero + 1), left.index(zero + 1), acc, is_async=True)
         acc = warpgroup_mma_wait(0, deps=[acc])
-        gl.thread_barrier()
+        barrier()
         mbarrier.arrive(free.index(3), count=1)
     totals.index(0).store(total)
     mbarrier.arrive(ready.index(3), count=1)
@@ -370,10 +371,10 @@ def _consume_second(out, lse, live, filled, pairs, scale_log2, shared, KEYS: gl.
         mbarrier.wait(ready.index(2), phase)
         acc = warpgroup_mma(rope.index(zero), right.index(zero), acc, is_async=True)
         acc, p_operand = warpgroup_mma_wait(1, deps=[acc, p_operand])
-        gl.thread_barrier()
+        barrier()
         mbarrier.arrive(free.index(1), count=1)
         acc = warpgroup_mma_wait(0, deps=[acc])
-        gl.thread_barrier()
+        barrier()
         mbarrier.arrive(free.index(2), count=1)
     totals.index(1).store(total)
     mbarrier.arrive(ready.index(4), count=1)

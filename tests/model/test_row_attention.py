@@ -12,10 +12,9 @@ from tests.model.tiny_models import dense_config, ids, sparse_config
 LENGTHS = [1, 60, 33, 31, 70, 13, 69, 2]
 
 
-@pytest.fixture(params=[sparse_config(), dense_config()], ids=["sparse", "dense"])
-def policy(request: pytest.FixtureRequest) -> DeepseekForCausalLM:
+def make(kind: str) -> DeepseekForCausalLM:
     torch.manual_seed(0)
-    made = DeepseekForCausalLM(request.param).double()
+    made = DeepseekForCausalLM({"sparse": sparse_config, "dense": dense_config}[kind]()).double()
     with torch.no_grad():
         for parameter in made.parameters():
             if parameter.dim() > 1:
@@ -38,11 +37,16 @@ def run(policy: DeepseekForCausalLM, batch: PackedBatch, **options: str) -> dict
     return {"hidden": out.hidden.detach(), "loss": loss.detach(), **grads}
 
 
-@pytest.mark.parametrize("kind", ["plain", "shared", "sparse_kl", "dense_kl"])
-def test_packed(policy: DeepseekForCausalLM, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sparse = policy.config.model_type == "deepseek_v32"
-    if kind.endswith("kl") and not sparse:
-        pytest.skip("a dense model has no indexer")
+@pytest.mark.parametrize(
+    ("model_kind", "kind"),
+    [
+        *(("sparse", kind) for kind in ("plain", "shared", "sparse_kl", "dense_kl")),
+        ("dense", "plain"),
+        ("dense", "shared"),
+    ],
+)
+def test_packed(model_kind: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = make(model_kind)
     texts = [ids(length, seed) for seed, length in enumerate(LENGTHS)]
     options = {"sparse_kl": {"indexer_loss": "sparse"}, "dense_kl": {"attention": "dense", "indexer_loss": "dense"}}
     if kind == "shared":
@@ -77,7 +81,9 @@ def test_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
         assert got == pytest.approx(want, rel=1e-9, abs=1e-12) and want["rows"] > 0
 
 
-def test_cached(policy: DeepseekForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["sparse", "dense"])
+def test_cached(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = make(kind)
     texts, logits = [ids(90, seed) for seed in range(3)], []
     for on in (False, True):
         in_rows(monkeypatch, on)
