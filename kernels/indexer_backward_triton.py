@@ -166,72 +166,13 @@ def _query_kernel(
     else:
         q = 0.0
     u = tl.zeros((QUERIES, DIM), tl.float32)
-    for tile in range(low, full):
-        u = _query_step(
-            u,
-            tile,
-            grad_rows,
-            q,
-            q_head,
-            k_ptr,
-            row,
-            valid,
-            start,
-            end,
-            keys,
-            heads,
-            dim,
-            True,
-            PRODUCT,
-            QUERIES,
-            KEYS,
-            DIM,
-            SLICE,
-        )
-    for tile in range(full, rest):
-        u = _query_step(
-            u,
-            tile,
-            grad_rows,
-            q,
-            q_head,
-            k_ptr,
-            row,
-            valid,
-            start,
-            end,
-            keys,
-            heads,
-            dim,
-            False,
-            PRODUCT,
-            QUERIES,
-            KEYS,
-            DIM,
-            SLICE,
-        )
-    for tile in range(rest, high):
-        u = _query_step(
-            u,
-            tile,
-            grad_rows,
-            q,
-            q_head,
-            k_ptr,
-            row,
-            valid,
-            start,
-            end,
-            keys,
-            heads,
-            dim,
-            True,
-            PRODUCT,
-            QUERIES,
-            KEYS,
-            DIM,
-            SLICE,
-        )
+    edges = (low, full, rest, high)
+    for part in tl.static_range(3):
+        for tile in range(edges[part], edges[part + 1]):
+            u = _query_step(
+                u, tile, grad_rows, q, q_head, k_ptr, row, valid, start, end, keys, heads, dim,
+                part != 1, PRODUCT, QUERIES, KEYS, DIM, SLICE,
+            )  # fmt: skip
 
     col = tl.arange(0, DIM)
     vector = row.to(tl.int64) * heads + head
