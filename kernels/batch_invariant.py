@@ -16,6 +16,22 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
+
+def _mm(a: Tensor, b: Tensor) -> Tensor:
+    return _bmm(a.unsqueeze(0), b.unsqueeze(0))[0]
+
+
+def _bmm(a: Tensor, b: Tensor) -> Tensor:
+    from kernels.batch_invariant_triton import fixed_bmm
+
+    return fixed_bmm(a, b)
+
+
+_PRODUCTS: dict[Any, Callable[..., Tensor]] = {
+    torch.ops.aten.mm.default: _mm,
+    torch.ops.aten.addmm.default: lambda bias, a, b: _mm(a, b) + bias,
+    torch.ops.aten.bmm.default: _bmm,
+}
 # In inference mode these come here whole.
 _COMPOSITE = {torch.ops.aten.linear.default, torch.ops.aten.matmul.default}
 
@@ -43,28 +59,10 @@ class _FixedTiles(TorchDispatchMode):
     """Sends matrix products to the kernel with fixed tiles, below autograd."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        body = _products().get(func)
+        body = _PRODUCTS.get(func)
         if body is not None and not kwargs and args[-1].is_cuda and args[-1].dtype != torch.float64:
             return body(*args)
         if func in _COMPOSITE:
             with self:
                 return func.decompose(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
-
-
-def _products() -> dict[Any, Callable[..., Tensor]]:
-    return {
-        torch.ops.aten.mm.default: _mm,
-        torch.ops.aten.addmm.default: lambda bias, a, b: _mm(a, b) + bias,
-        torch.ops.aten.bmm.default: _bmm,
-    }
-
-
-def _mm(a: Tensor, b: Tensor) -> Tensor:
-    return _bmm(a.unsqueeze(0), b.unsqueeze(0))[0]
-
-
-def _bmm(a: Tensor, b: Tensor) -> Tensor:
-    from kernels.batch_invariant_triton import fixed_bmm
-
-    return fixed_bmm(a, b)

@@ -51,10 +51,11 @@ class RowRanges:
             key_row += n * length
         spans = np.concatenate(parts)
         if valid is not None:
-            spans[~valid.cpu().numpy(), 1] = spans[~valid.cpu().numpy(), 0]
+            padding = ~valid.cpu().numpy()
+            spans[padding, 1] = spans[padding, 0]
         return cls.build(spans, device)
 
-    @property
+    @cached_property
     def longest(self) -> int:
         """Keys of the row that sees most."""
         return int((self.spans[:, 1] - self.spans[:, 0]).max(initial=0))

@@ -95,15 +95,16 @@ class LatentCache:
 class CacheStep:
     """Where one call's new rows go in the cache, and what its queries may see.
 
-    rows: [V] valid rows of the call (None when all are); row_slot, row_position [V]: their place; groups: for
-        each group
-    of the layout its slots and its causal bias; fresh: whether all slots were empty.
+    rows: [V] valid rows of the call (None when all are); row_slot, row_position [V]: their place; places: slot and
+    position [R] of all rows, on the host; groups: for each group of the layout its slots and its causal bias; fresh:
+    whether all slots were empty.
     """
 
     cache: LatentCache
     rows: Tensor | None
     row_slot: Tensor
     row_position: Tensor
+    places: tuple[Tensor, Tensor]
     groups: tuple[CacheGroup, ...]
     fresh: bool
 
@@ -132,11 +133,12 @@ class CacheStep:
             row_slot.append(group_slots.repeat_interleave(length))
             row_position.append(positions.flatten())
             groups.append(CacheGroup.build(n, group_slots, positions.to(device), int(ends[members].max())))
-        slot, position = torch.cat(row_slot).to(device), torch.cat(row_position).to(device)
+        places = torch.cat(row_slot), torch.cat(row_position)
+        slot, position = (place.to(device) for place in places)
         if layout.valid is None:
-            return cls(cache, None, slot, position, tuple(groups), fresh)
+            return cls(cache, None, slot, position, places, tuple(groups), fresh)
         rows = layout.valid.nonzero()[:, 0]
-        return cls(cache, rows, slot[rows], position[rows], tuple(groups), fresh)
+        return cls(cache, rows, slot[rows], position[rows], places, tuple(groups), fresh)
 
     @property
     def decoding(self) -> bool:
@@ -146,12 +148,12 @@ class CacheStep:
     @cached_property
     def ranges(self) -> RowRanges:
         """The keys that each row of the call sees, as rows of a layer's flattened store; padding sees none."""
-        ends = (self.row_position + 1).cpu().numpy()
-        starts = (self.row_slot * self.cache.max_length).cpu().numpy()
-        count = sum(group.positions.numel() for group in self.groups)
-        spans = np.zeros((count, 2), dtype=np.int64)
-        rows = slice(None) if self.rows is None else self.rows.cpu().numpy()
-        spans[rows] = np.stack([starts, starts + ends], axis=-1)
+        slot, position = (place.numpy() for place in self.places)
+        starts = slot * self.cache.max_length
+        spans = np.stack([starts, starts + position + 1], axis=-1)
+        if self.rows is not None:
+            padding = np.delete(np.arange(len(spans)), self.rows.cpu().numpy())
+            spans[padding, 1] = spans[padding, 0]
         return RowRanges.build(spans, self.row_slot.device)
 
     def write(self, store: Tensor, values: Tensor) -> None:
@@ -162,22 +164,25 @@ class CacheStep:
 @dataclass(frozen=True)
 class CacheGroup:
     """One group's keys: slots (a slice when they lie side by side, which reads the cache in place), positions
-    [n, L] of its queries, key_count S, and bias [n, L, S] that is 0 up to each query's own position and -inf
-    behind it."""
+    [n, L] of its queries, and key_count S."""
 
     slots: slice | Tensor
     positions: Tensor
     key_count: int
-    bias: Tensor
 
     @classmethod
     def build(cls, n: int, slots: Tensor, positions: Tensor, key_count: int) -> CacheGroup:
         device = positions.device
         first = int(slots[0])
         side_by_side = bool((slots == torch.arange(first, first + n)).all())
-        hidden = torch.arange(key_count, device=device) > positions.unsqueeze(-1)
-        bias = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -torch.inf)
-        return cls(slice(first, first + n) if side_by_side else slots.to(device), positions, key_count, bias)
+        return cls(slice(first, first + n) if side_by_side else slots.to(device), positions, key_count)
+
+    @cached_property
+    def bias(self) -> Tensor:
+        """[n, L, S]: 0 up to each query's own position and -inf behind it. Made once for all layers, and only where the
+        attention reads it: at 128K it would be 64 GiB."""
+        hidden = torch.arange(self.key_count, device=self.positions.device) > self.positions.unsqueeze(-1)
+        return torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, -torch.inf)
 
     def read(self, store: Tensor) -> Tensor:
         """This group's keys [n, S, w] from a layer's store [slots, max_length, w]."""
