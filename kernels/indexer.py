@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kernels.backend import is_hopper, use_triton
 from kernels.quantize import quantize_fp8
-from kernels.tiles import accumulation_dtype
+from kernels.tiles import accumulation_dtype, visible_keys
 
 
 def indexer_logits(q: Tensor, k: Tensor, weights: Tensor) -> Tensor:
@@ -239,7 +239,7 @@ def _indexer_logits_backward(
 
         return backward(grad, q, k, weights, starts, ends, dk)
     dtype = accumulation_dtype(q.dtype)
-    grad = grad.to(dtype).masked_fill(~_visible(starts, ends, len(k)), 0)
+    grad = grad.to(dtype).masked_fill(~visible_keys(starts, ends, len(k)), 0)
     qf, kf = q.to(dtype), k.to(dtype)
     z = qf @ kf.t()
     dw = torch.einsum("ms,mjs->mj", grad, z.relu())
@@ -277,10 +277,4 @@ def _rows_reference(
     out = indexer_logits(q[None], k[None], weights[None])[0]
     if k_scale is not None:
         out *= k_scale
-    return out.masked_fill_(~_visible(starts, ends, len(k)), -torch.inf)
-
-
-def _visible(starts: Tensor, ends: Tensor, keys: int) -> Tensor:
-    """[M, N] bool: the keys in each row's range."""
-    columns = torch.arange(keys, device=starts.device)
-    return (columns >= starts.unsqueeze(1)) & (columns < ends.unsqueeze(1))
+    return out.masked_fill_(~visible_keys(starts, ends, len(k)), -torch.inf)

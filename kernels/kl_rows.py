@@ -15,7 +15,7 @@ from kernels.backend import is_hopper, use_triton
 from kernels.indexer import indexer_logits_backward, indexer_logits_rows
 from kernels.inverse import inverse_lists, segment_sum
 from kernels.kl_selected import selected_backward, selected_logits, selected_target
-from kernels.tiles import accumulation_dtype
+from kernels.tiles import accumulation_dtype, visible_keys
 
 # Elements of a [queries, keys] buffer that exist at one time in the dense stage: 512 queries of a 128K context.
 # Target and logits are such buffers in float32, their gradient in bfloat16 where the index queries are half precision.
@@ -210,7 +210,7 @@ def _target_into(
     nope = k_nope.shape[-1]
     scores = torch.einsum("mhd,nhd->mhn", q[..., :nope], k_nope) + torch.einsum("mhd,nd->mhn", q[..., nope:], k_rope)
     probs = (scores.to(out.dtype) * scale - lse.unsqueeze(-1)).exp()
-    hidden = ~_visible(starts, ends, len(k_nope))
+    hidden = ~visible_keys(starts, ends, len(k_nope))
     out.copy_(probs.masked_fill_(hidden.unsqueeze(1), 0).mean(1))
 
 
@@ -222,7 +222,7 @@ def _divergence(
         from kernels.kl_triton import divergence
 
         return divergence(target, logits, starts, ends, valid, grad)
-    return divergence_reference(target, logits, _visible(starts, ends, target.shape[1]), valid, grad)
+    return divergence_reference(target, logits, visible_keys(starts, ends, target.shape[1]), valid, grad)
 
 
 def divergence_reference(
@@ -237,9 +237,3 @@ def divergence_reference(
     if grad is not None:
         grad.copy_((log_probs.exp() - target).where(visible, 0))
     return (torch.xlogy(target, target) - target * log_probs).sum(-1)
-
-
-def _visible(starts: Tensor, ends: Tensor, keys: int) -> Tensor:
-    """[M, N] whether query m sees key s."""
-    s = torch.arange(keys, dtype=starts.dtype, device=starts.device)
-    return (s >= starts.unsqueeze(1)) & (s < ends.unsqueeze(1))

@@ -98,6 +98,12 @@ def tiles(groups: Sequence[tuple[int, ...]], size: int = QUERY_TILE) -> Iterator
         key_row += group.key_rows
 
 
+def visible_keys(starts: Tensor, ends: Tensor, keys: int) -> Tensor:
+    """[M, keys] bool: whether key s lies in row m's range, `starts[m] <= s < ends[m]`."""
+    columns = torch.arange(keys, device=starts.device)
+    return (columns >= starts.unsqueeze(1)) & (columns < ends.unsqueeze(1))
+
+
 def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where `mask` is True and -inf elsewhere: adding it is many times faster on CPU than
     `masked_fill_`."""

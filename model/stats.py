@@ -40,6 +40,14 @@ class LayerStats:
     tie_rate: float
     margin: float
 
+    @classmethod
+    def of_sums(cls, layout: BlockLayout, kl: float, rows: int, mass: float, ties: int, margins: float) -> LayerStats:
+        """Means, from the sum of KL over the layout's tokens and the other sums over `rows` queries."""
+        kl /= len(layout.token_row)
+        if rows == 0:
+            return cls(0, kl, float("nan"), float("nan"), float("nan"))
+        return cls(rows, kl, mass / rows, ties / rows, margins / rows)
+
 
 @dataclass
 class DsaStats:
@@ -70,10 +78,7 @@ def measure_layer(
         best = scores.topk(topk + 1, dim=-1).values
         gap = best[:, topk - 1] - best[:, topk]
         ties, margins, rows = ties + int((gap == 0).sum()), margins + float(gap.sum()), rows + len(gap)
-    total = len(layout.token_row)
-    if rows == 0:
-        return LayerStats(0, float(kl) / total, float("nan"), float("nan"), float("nan"))
-    return LayerStats(rows, float(kl) / total, mass / rows, ties / rows, margins / rows)
+    return LayerStats.of_sums(layout, float(kl), rows, mass, ties, margins)
 
 
 @torch.no_grad()
@@ -102,7 +107,4 @@ def measure_rows(
         kth = scores.gather(1, chosen).amin(-1)
         left = scores.masked_fill_(hidden, -torch.inf).scatter_(1, chosen, -torch.inf).amax(-1)
         ties, margins, rows = ties + int((kth == left).sum()), margins + float((kth - left).sum()), rows + len(kth)
-    total = len(layout.token_row)
-    if rows == 0:
-        return LayerStats(0, float(kl) / total, float("nan"), float("nan"), float("nan"))
-    return LayerStats(rows, float(kl) / total, mass / rows, ties / rows, margins / rows)
+    return LayerStats.of_sums(layout, float(kl), rows, mass, ties, margins)
