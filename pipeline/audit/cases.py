@@ -42,6 +42,7 @@ class MathSubject:
     language: str = "en"
     stop_reason: StopReason = "stop"
 
+    @property
     def task(self) -> Task:
         return _task("math", self, answer=self.truth)
 
@@ -64,6 +65,7 @@ class TextSubject:
     language: str = "en"
     stop_reason: StopReason = "stop"
 
+    @property
     def task(self) -> Task:
         domain, _, family = self.grader.partition("/")
         if family:
@@ -86,6 +88,7 @@ class InstructionSubject:
     language: str = "en"
     stop_reason: StopReason = "stop"
 
+    @property
     def task(self) -> Task:
         rubric = tuple(Criterion(f"check {n}", "checked", check=spec) for n, spec in enumerate(self.checks))
         return _task(OWN_GENERAL, self, rubric=rubric)
@@ -108,6 +111,7 @@ class CodeSubject:
     language: str = "en"
     stop_reason: StopReason = "stop"
 
+    @property
     def task(self) -> Task:
         return _task("code", self, tests=self.tests, environment={"function": self.function, **self.options})
 
@@ -155,12 +159,9 @@ class RewardSubject:
     that is the reward of the first member.
     """
 
-    task_: Task
+    task: Task
     members: tuple[Member, ...]
     gain: Callable[[Sequence[Reward]], float | None] | None = None
-
-    def task(self) -> Task:
-        return self.task_
 
 
 Reply = Callable[[Mapping[str, Any]], str | int]
@@ -180,6 +181,7 @@ class JudgeSubject:
     language: str = "en"
     stop_reason: StopReason = "stop"
 
+    @property
     def task(self) -> Task:
         return _task(OWN_GENERAL, self, rubric=self.criteria)
 
@@ -194,8 +196,8 @@ class Workbench(Protocol):
 
 @dataclass(frozen=True)
 class InfrastructureSubject:
-    """A failure that is provoked: `provoke` does it and returns what a grader said of it. An exception that escapes from
-    it counts as paid: nothing may escape a grader but *invalid*.
+    """A failure that is provoked: `provoke` does it and returns what a grader said of it. An exception that escapes
+    from it counts as paid: nothing may escape a grader but *invalid*.
     """
 
     provoke: Callable[[Workbench], Reward | Verdict | RubricResult]
