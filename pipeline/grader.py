@@ -24,6 +24,7 @@ from rewards.router import RewardConfig, combine_group
 from rewards.rubric import RubricResult
 from rewards.types import Reward, Verdict
 from rollout.records import Attempt
+from specialists.base import Domain
 
 _FORMAL = re.compile(r"<tool_call>.*?(?:</tool_call>|\Z)|\\boxed\{[^{}]*\}", re.DOTALL)
 
@@ -49,7 +50,7 @@ class Grader:
             name = group[0].task.domain
             if name in self.custom:
                 rewards[index] = self._custom(group)
-            elif find_domain(name, self.config.domains[name]).kind == "general":
+            elif self.domain(name).kind == "general":
                 general.append(index)
             else:
                 rewards[index] = self._combine("verifiable", group, self.verdicts(group))
@@ -61,9 +62,11 @@ class Grader:
 
     def verdicts(self, attempts: Sequence[Attempt]) -> list[Verdict]:
         """What is true of each attempt: the domain's own grader, for general tasks the programmatic checks."""
-        return [
-            find_domain(a.task.domain, self.config.domains[a.task.domain]).grade(a, self.sandbox) for a in attempts
-        ]
+        return [self.domain(a.task.domain).grade(a, self.sandbox) for a in attempts]
+
+    def domain(self, name: str) -> Domain:
+        """The domain that judges the tasks of that name."""
+        return find_domain(name, self.config.domains[name])
 
     def evaluate(self, attempts: Sequence[Attempt]) -> list[tuple[bool | None, float | None, str]]:
         """For the evaluation of each attempt: right or not (None: invalid), share of the prompt's language (None: no
@@ -84,9 +87,8 @@ class Grader:
         self, kind: str, group: Sequence[Attempt], judgements: Sequence[Verdict] | Sequence[RubricResult]
     ) -> list[Reward]:
         length, language = self.config.rewards.length, self.config.rewards.language
-        domain = self.config.domains[group[0].task.domain]
-        turns = find_domain(group[0].task.domain, domain).max_turns
-        limit = turn_limit(self.config, group[0].task.domain) * turns
+        name = group[0].task.domain
+        limit = turn_limit(self.config, name) * self.domain(name).max_turns
         settings = RewardConfig(
             max_length=min(limit, self.config.sampling.max_context),
             length_k=length.penalty,
