@@ -1,5 +1,5 @@
 # make setup   creates .venv with everything in it       make demo   runs the whole pipeline, preset tiny
-# make test    lint, types, tests with coverage          make lint   ruff and mypy
+# make test    lint, types, tests with coverage          make lint   ruff, mypy, no executed text
 # make clean   removes .venv and caches, keeps runs/
 #
 # PYTHON=/path/to/python3.12 chooses the interpreter; TORCH=cpu|gpu overrides the look for a GPU.
@@ -17,6 +17,7 @@ demo: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/check_execution.py
 
 test: lint
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
