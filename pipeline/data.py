@@ -19,6 +19,7 @@ from typing import Any
 from pipeline.config.schema import DataConfig
 from pipeline.errors import UsageError
 from pipeline.sources import MISSING, Row, SourceError, lookup, read_rows
+from rewards.rubric import rubric_problem
 from rollout.records import MODES, Mode, Split, Task, TaskError
 
 HELDOUT_ONE_IN = 10
@@ -155,7 +156,10 @@ def _to_task(row: Row, fields: Mapping[str, str], defaults: Mapping[str, Any], d
     modes = (values["mode"],) if values.get("mode") else MODES
     values["provenance"] = {**values.get("provenance", {}), **row.provenance, "modes": list(modes)}
     values["id"] = str(values["id"]) if values.get("id") is not None else _digest(values)
-    return Task.from_json({**values, "domain": domain})
+    task = Task.from_json({**values, "domain": domain})
+    if task.rubric and (problem := rubric_problem(task.rubric)):
+        raise TaskError(f"field 'rubric': {problem}")
+    return task
 
 
 def _messages(prompt: Any) -> list[dict[str, Any]]:

@@ -12,7 +12,9 @@ def contains(text: str, gate: bool = False) -> Criterion:
 
 
 def excludes(text: str) -> Criterion:
-    return Criterion(f"excludes {text}", f"Does not use {text}.", truth={"kind": "excludes", "text": text})
+    """A pitfall: the answer must not use the word."""
+    truth = {"kind": "contains", "text": text}
+    return Criterion(f"uses {text}", f"Uses the word {text}.", truth=truth, importance="pitfall")
 
 
 def has_sentences(count: int) -> Criterion:

@@ -56,5 +56,5 @@ def _checked(task: Task, answer: str) -> Verdict:
     known = [c for c in task.rubric if c.known is not None]
     if not known:
         return Verdict.invalid(f"task {task.id}: no criterion of its rubric can be checked by a program")
-    missed = [c.name for c in known if not check_criterion(c.known or {}, answer)]
+    missed = [c.name for c in known if not c.satisfied(check_criterion(c.known or {}, answer))]
     return Verdict(not missed, "all met" if not missed else f"missed: {missed[0]}", {"missed": missed})

@@ -326,7 +326,7 @@ class Writing:
         parts = split_thinking(attempt.final, attempt.task.mode, attempt.finished)
         if isinstance(parts, FormatError):
             return Verdict(False, parts.name, {"detail": parts.detail})
-        met = {c.name: check_criterion(c.truth or {}, parts.answer_text) for c in attempt.task.rubric}
+        met = {c.name: c.satisfied(check_criterion(c.truth or {}, parts.answer_text)) for c in attempt.task.rubric}
         return Verdict(all(met.values()), "met" if all(met.values()) else "not_met", {"criteria": met})
 
 
