@@ -54,4 +54,6 @@ def _panel(axes: Any, phase: str, found: dict[str, Any]) -> None:
     axes.set_xlabel("token position")
     count = found["tokens_at_once"]
     axes.set_title(f"{phase}, " + (f"{count} queries at a time" if phase == "prefill" else f"batch {count}"))
-    axes.legend(fontsize=8.5, loc="center left" if where else "upper left")
+    # Below the note at the line of the crossover, and over the line.
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.0, 0.82)} if where else {"loc": "upper left"}
+    axes.legend(fontsize=8.5, frameon=True, facecolor="white", edgecolor="none", framealpha=1.0, **place)
