@@ -3,54 +3,96 @@
 The sandbox gets inputs and gives outputs; the comparison and the expected values stay here. Exit codes and
 anything that the program reports about itself are never evidence. All tests must pass: partial credit pays
 for hard-coding.
+
+A verdict's reason is `ok`, `wrong`, how the program ended (`runtime_error`, `cpu_limit`, `wall_limit`, `memory`,
+`output_limit`) or, where there is no verdict, what failed (`sandbox_error`, `checker_error`, `bad_tests`, `no_tests`,
+`no_hidden_tests`).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rewards.checkers import (
+    FUNCTION_CHECKERS,
+    PROGRAM_CHECKERS,
+    Checker,
+    CheckerError,
+    Compare,
+    comparison,
+    run_checker,
+)
+from rewards.protected import restore
 from rewards.sandbox import Call, Job, JobResult, SandboxWorker
 from rewards.types import Verdict
 
 # Tests per round: a program that fails early does not use its time limit on every later test.
 _FIRST_ROUND, _ROUND = 2, 8
 _SHOWN_CHARS = 200
-_MAX_DEPTH = 64
 
 
-def grade_program(source: str, tests: Sequence[Mapping[str, str]], worker: SandboxWorker) -> Verdict:
-    """Run `source` once per test `{"stdin": ..., "stdout": ...}`; outputs are compared by
-    whitespace-separated tokens.
+def grade_program(
+    source: str, tests: Sequence[Mapping[str, Any]], worker: SandboxWorker, checker: Checker = None
+) -> Verdict:
+    """Run `source` once per test `{"stdin": ..., "stdout": ...}`; outputs are compared by tokens between white space.
+
+    A test may carry `tolerance` (see `checkers.tokens_equal`) and `public`: true where the prompt shows it. At least
+    one test must not be public, so that a program which knows the examples by heart is paid nothing. `checker` says
+    what is right where more than one output is (`checkers.PROGRAM_CHECKERS`, or a checker's source).
     """
-    passed = 0
-    start = 0
-    while start < len(tests):
+    try:
+        compare = comparison(checker, PROGRAM_CHECKERS, "tokens")
+        _check_tests(tests, "stdin", "stdout", (str,), compare)
+    except CheckerError as error:
+        return Verdict.invalid("bad_tests", error=str(error))
+    if refused := _refuse(tests):
+        return refused
+    if compare is not None and not any(str(test["stdout"]).split() for test in tests):
+        return Verdict.invalid("bad_tests", error="every expected output is empty: doing nothing would pass")
+    outputs: list[str] = []
+    while len(outputs) < len(tests):
+        start = len(outputs)
         chunk = tests[start : start + (_ROUND if start else _FIRST_ROUND)]
         results = worker.run_many([Job.program(source, test["stdin"]) for test in chunk])
-        for index, (test, result) in enumerate(zip(chunk, results, strict=True), start):
+        for test, result in zip(chunk, results, strict=True):
+            index = len(outputs)
             if result.status == "sandbox_error":
                 return _unavailable(result)
             if result.status != "ok":
-                return _failed(
-                    index, len(tests), result.status, result.error, stderr=result.stderr[-_SHOWN_CHARS:]
-                )
-            if result.stdout.split() != test["stdout"].split():
-                return _failed(index, len(tests), "wrong_output", got=result.stdout[:_SHOWN_CHARS])
-            passed += 1
-        start += len(chunk)
-    return _all_passed(passed)
+                return _ended(index, len(tests), result)
+            if compare is not None and not compare(result.stdout, test["stdout"], test.get("tolerance")):
+                return _failed(index, len(tests), "wrong", got=result.stdout[:_SHOWN_CHARS])
+            outputs.append(result.stdout)
+    if compare is None:
+        return _checked_by_source(checker, [test["stdin"] for test in tests], outputs, tests, "stdout", worker)
+    return _passed(len(tests))
 
 
 def grade_function(
-    source: str, name: str, tests: Sequence[Mapping[str, Any]], worker: SandboxWorker
+    source: str, name: str, tests: Sequence[Mapping[str, Any]], worker: SandboxWorker, checker: Checker = None
 ) -> Verdict:
     """Call `name` with the `args` of each test and compare with its `result`: JSON values, exact types.
 
-    A test may carry `tolerance` (absolute and relative, for floats only); without it floats compare exactly.
+    A test may carry `tolerance` (for floats only, which then take whole numbers too; see `checkers.json_equal`) and
+    `public`, as for programs.
     """
+    try:
+        compare = comparison(checker, FUNCTION_CHECKERS, "equal")
+        _check_tests(tests, "args", "result", (list, tuple), compare)
+    except CheckerError as error:
+        return Verdict.invalid("bad_tests", error=str(error))
+    if refused := _refuse(tests):
+        return refused
     result = worker.run(Job.function(source, name, [test["args"] for test in tests]))
-    return _compare_calls(tests, result)
+    values = _values(tests, result)
+    if isinstance(values, Verdict):
+        return values
+    if compare is None:
+        inputs = [list(test["args"]) for test in tests]
+        return _checked_by_source(checker, inputs, values, tests, "result", worker)
+    return _compare(tests, values, compare)
 
 
 def grade_files(
@@ -61,65 +103,143 @@ def grade_files(
 ) -> Verdict:
     """Call functions of a small repository: `calls` are `{"module", "function", "args", "result"}`.
 
-    `protected` files are put back over whatever the policy made of them. No test runner runs inside: a
-    solution can patch any runner that shares its interpreter. A path that leaves the folder makes the
-    answer wrong.
+    `protected` files are put back over whatever the policy made of them, and what steers an interpreter or a test
+    runner is taken out unless it is protected (see `restore`). No test runner runs inside: a solution can patch any
+    runner that shares its interpreter, and for the same reason a call must reach the function that is judged, never a
+    protected function that judges it and reports. A path that leaves the folder makes the answer wrong.
     """
     try:
+        for call in calls:
+            _need(isinstance(call.get("module"), str), f"a check needs 'module', got {str(call)[:80]}")
+            _need(isinstance(call.get("function"), str), f"a check needs 'function', got {str(call)[:80]}")
+        _check_tests(calls, "args", "result", (list, tuple), FUNCTION_CHECKERS["equal"])
+    except CheckerError as error:
+        return Verdict.invalid("bad_tests", error=str(error))
+    try:
         job = Job.in_files(
-            {**files, **protected}, [Call(call["function"], call["args"], call["module"]) for call in calls]
+            restore(files, protected),
+            [Call(call["function"], call["args"], call["module"]) for call in calls],
         )
     except ValueError as error:
         return Verdict(False, "bad_path", {"error": str(error)})
-    return _compare_calls(calls, worker.run(job))
+    if refused := _refuse(calls):
+        return refused
+    values = _values(calls, worker.run(job))
+    return values if isinstance(values, Verdict) else _compare(calls, values, FUNCTION_CHECKERS["equal"])
 
 
-def _compare_calls(tests: Sequence[Mapping[str, Any]], result: JobResult) -> Verdict:
+def _check_tests(
+    tests: Sequence[Mapping[str, Any]], given: str, wanted: str, kinds: tuple[type, ...], compare: Compare | None
+) -> None:
+    """Raises `CheckerError` for a test that cannot be run or compared: the problem's fault, not the answer's."""
+    for number, test in enumerate(tests):
+        _need(isinstance(test.get(given), kinds), f"test {number}: expected {given!r}, got {str(test)[:80]}")
+        _need(compare is None or wanted in test, f"test {number}: expected {wanted!r}, got {str(test)[:80]}")
+        if wanted == "stdout" and compare is not None:
+            several = compare is PROGRAM_CHECKERS["one_of"]
+            texts = test[wanted] if several else [test[wanted]]
+            good = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+            _need(good, f"test {number}: expected {'a list of texts' if several else 'a text'} as 'stdout'")
+        tolerance = test.get("tolerance")
+        number_like = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+        fine = tolerance is None or (number_like and 0 <= tolerance <= 1)
+        _need(fine, f"test {number}: 'tolerance' must be a number from 0 to 1, got {str(tolerance)[:80]}")
+        try:
+            json.dumps([test[given], test.get(wanted)], allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise CheckerError(f"test {number} is not JSON: {error}") from None
+
+
+def _need(condition: bool, message: str) -> None:
+    if not condition:
+        raise CheckerError(message)
+
+
+def _refuse(tests: Sequence[Mapping[str, Any]]) -> Verdict | None:
+    """Without a test that the prompt does not show, nothing is known: neither right nor wrong."""
+    if not tests:
+        return Verdict.invalid("no_tests")
+    if all(test.get("public") for test in tests):
+        return Verdict.invalid("no_hidden_tests", detail="the prompt shows every test; at least one must be hidden")
+    return None
+
+
+def _values(tests: Sequence[Mapping[str, Any]], result: JobResult) -> list[Any] | Verdict:
+    """What each call returned, or the verdict on a job that did not get so far."""
     if result.status == "sandbox_error":
         return _unavailable(result)
     if result.status != "ok":
-        return _failed(0, len(tests), result.status, result.error, stderr=result.stderr[-_SHOWN_CHARS:])
+        return _ended(0, len(tests), result)
     if len(result.results) != len(tests):
         return _failed(
             0, len(tests), "runtime_error", f"{len(result.results)} results for {len(tests)} calls"
         )
-    for index, (test, returned) in enumerate(zip(tests, result.results, strict=True)):
+    for index, returned in enumerate(result.results):
         if not returned.ok:
             return _failed(index, len(tests), "runtime_error", returned.error or "")
-        if not json_equal(returned.value, test["result"], test.get("tolerance")):
-            return _failed(index, len(tests), "wrong_output", got=repr(returned.value)[:_SHOWN_CHARS])
-    return _all_passed(len(tests))
+    return [returned.value for returned in result.results]
 
 
-def json_equal(got: Any, expected: Any, tolerance: float | None = None, depth: int = 0) -> bool:
-    """Equal JSON values with equal types: `True` is not 1, 1 is not 1.0, tuples have become lists. NaN
-    equals nothing.
-    """
-    if type(got) is not type(expected) or depth > _MAX_DEPTH:
+def _compare(tests: Sequence[Mapping[str, Any]], values: Sequence[Any], compare: Compare) -> Verdict:
+    for index, (test, value) in enumerate(zip(tests, values, strict=True)):
+        try:
+            right = compare(value, test["result"], test.get("tolerance"))
+        except CheckerError as error:
+            return Verdict.invalid("bad_tests", error=str(error))
+        if not right:
+            return _failed(index, len(tests), "wrong", got=_show(value))
+    return _passed(len(tests))
+
+
+def _checked_by_source(
+    checker: Checker,
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    tests: Sequence[Mapping[str, Any]],
+    wanted: str,
+    worker: SandboxWorker,
+) -> Verdict:
+    assert isinstance(checker, Mapping)
+    for index, output in enumerate(outputs):
+        if not _is_plain(output):
+            return _failed(index, len(tests), "wrong", got=_show(output))
+    references = [test[wanted] for test in tests] if all(wanted in test for test in tests) else None
+    said = run_checker(checker["source"], list(zip(inputs, outputs, strict=True)), references, worker)
+    if isinstance(said, Verdict):
+        return said
+    if False in said:
+        index = said.index(False)
+        return _failed(index, len(tests), "wrong", got=_show(outputs[index]))
+    return _passed(len(tests))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value that came out of the sandbox can go into it again (no NaN, not nested without end)."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
         return False
-    if isinstance(expected, list):
-        return len(got) == len(expected) and all(
-            json_equal(a, b, tolerance, depth + 1) for a, b in zip(got, expected, strict=True)
-        )
-    if isinstance(expected, dict):
-        return got.keys() == expected.keys() and all(
-            json_equal(got[key], expected[key], tolerance, depth + 1) for key in expected
-        )
-    if isinstance(expected, float) and tolerance is not None:
-        return abs(got - expected) <= tolerance * max(1.0, abs(expected))
-    return bool(got == expected)
+    return True
 
 
-def _all_passed(count: int) -> Verdict:
-    if count == 0:
-        # Nothing was tested: neither right nor wrong.
-        return Verdict.invalid("no_tests")
-    return Verdict(True, "all_passed", {"passed": count, "total": count})
+def _show(value: Any) -> str:
+    try:
+        return repr(value)[:_SHOWN_CHARS]
+    except RecursionError:
+        return "a value that is nested too deep to be shown"
 
 
-def _failed(index: int, total: int, status: str, error: str = "", **more: Any) -> Verdict:
+def _passed(count: int) -> Verdict:
+    return Verdict(True, "ok", {"passed": count, "total": count})
+
+
+def _ended(index: int, total: int, result: JobResult) -> Verdict:
+    return _failed(index, total, result.status, result.error, stderr=result.stderr[-_SHOWN_CHARS:])
+
+
+def _failed(index: int, total: int, reason: str, error: str = "", **more: Any) -> Verdict:
     evidence = {"passed": index, "total": total, "first_failure": index, "error": error, **more}
-    return Verdict(False, status, evidence)
+    return Verdict(False, reason, evidence)
 
 
 def _unavailable(result: JobResult) -> Verdict:

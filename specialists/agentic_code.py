@@ -6,7 +6,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rewards.code import grade_files, json_equal
+from rewards.checkers import json_equal
+from rewards.code import grade_files
+from rewards.protected import is_harness
 from rewards.sandbox import Call, Job, SandboxWorker
 from rewards.types import Verdict
 from rollout.environment import ToolSpec, tool
@@ -105,7 +107,10 @@ class AgenticCodeDomain:
         world = attempt.task.environment or {}
         if attempt.state["tests_unavailable"]:
             return Verdict.invalid("sandbox_error", detail="the test tool could not run during the attempt")
-        protected = {path: world["files"][path] for path in world["protected"]}
+        pristine = world["files"]
+        if attempt.state["files"] == pristine:
+            return Verdict(False, "nothing_changed", {"said": attempt.final[-MAX_ERROR_CHARS:]})
+        protected = {path: text for path, text in pristine.items() if path in world["protected"] or is_harness(path)}
         return grade_files(attempt.state["files"], protected, attempt.task.tests, sandbox)
 
 

@@ -51,7 +51,11 @@ function for a program. `prose`: words instead of code."""
 
 
 class CodeDomain:
-    """Compositions of small operations, as `def f(…)` or from stdin to stdout; level L composes L + 1."""
+    """Compositions of small operations, as `def f(…)` or from stdin to stdout; level L composes L + 1.
+
+    Own problems say in `environment` which `function` to call (none: a program) and which `checker` says what is right
+    where more than one output is; their `tests` are as `rewards.code` reads them.
+    """
 
     name = "code"
     kind: DomainKind = "verifiable"
@@ -111,10 +115,10 @@ class CodeDomain:
             return Verdict(False, source.name, {"detail": source.detail})
         if sandbox is None:
             return Verdict.invalid("no_sandbox", detail="code is judged in a sandbox, and none was given")
-        function = (attempt.task.environment or {}).get("function")
-        if function is None:
-            return grade_program(source, attempt.task.tests, sandbox)
-        return grade_function(source, function, attempt.task.tests, sandbox)
+        world = attempt.task.environment or {}
+        if world.get("function") is None:
+            return grade_program(source, attempt.task.tests, sandbox, world.get("checker"))
+        return grade_function(source, world["function"], attempt.task.tests, sandbox, world.get("checker"))
 
 
 def _problem(rng: random.Random, family: str, level: int) -> tuple[Kind, tuple[Step, ...]]:

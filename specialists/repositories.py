@@ -22,7 +22,11 @@ FAMILIES = ("operator", "constant", "argument", "comparison")
 NAMES = ("area", "cost", "gain", "load", "pay", "rate", "score", "size", "tax", "total")
 CONSTANTS = tuple(range(2, 10))
 GRID = tuple((a, b) for a in range(10) for b in range(10))
+WIDE_GRID = tuple((a, b) for a in range(-20, 30) for b in range(-20, 30))
+"""Where a bug shows on too few small arguments."""
 TESTS = "tests.txt"
+UNSEEN = 3
+"""Hidden checks on arguments that no visible test has, on each of which the bug shows."""
 
 ARITHMETIC = {"plus": ("+", operator.add), "minus": ("-", operator.sub), "times": ("*", operator.mul)}
 COMPARISON = {
@@ -112,6 +116,7 @@ def build(rng: random.Random, problem: Problem, level: int) -> Repository:
     visible += [_check(right, function.name, rng.choice(GRID)) for function in functions]
     hidden = [_check(right, bug.function, args) for args in separating_inputs(problem.functions)[0]]
     hidden += [_check(right, function.name, rng.choice(GRID)) for function in functions]
+    hidden += _unseen(rng, right, wrong, bug.function, visible, hidden)
 
     listings = {module: _listing(module, functions) for module in sorted({one.module for one in functions})}
     place = (bug.function, bug.step)
@@ -127,6 +132,30 @@ def build(rng: random.Random, problem: Problem, level: int) -> Repository:
     gives = evaluate(wrong, shown, visible[0]["args"])
     symptom = f"{describe(visible[0])} gives {gives}, want {visible[0]['result']}"
     return Repository(files, visible, hidden, symptom, fix)
+
+
+def _unseen(
+    rng: random.Random,
+    right: Mapping[str, Function],
+    wrong: Mapping[str, Function],
+    name: str,
+    visible: Sequence[Mapping[str, Any]],
+    hidden: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Further checks where fewer than `UNSEEN` hidden ones show the bug on arguments that no visible test has: a repair
+    of nothing but what the visible tests ask must fail."""
+    shown = {tuple(check["args"]) for check in visible}
+    asked = {tuple(check["args"]) for check in hidden if check["function"] == name}
+
+    def telling(candidates: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        free = [args for args in candidates if args not in shown]
+        return [args for args in free if evaluate(right, name, args) != evaluate(wrong, name, args)]
+
+    missing = max(0, UNSEEN - len(asked.intersection(telling(GRID))))
+    free = [args for args in telling(GRID) if args not in asked]
+    if len(free) < missing:
+        free = [args for args in telling(WIDE_GRID) if args not in asked]
+    return [_check(right, name, args) for args in rng.sample(free, min(missing, len(free)))]
 
 
 def separating_inputs(functions: Sequence[Function]) -> tuple[list[Any], set[Bug]]:

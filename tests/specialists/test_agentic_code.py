@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from rollout.records import MODES, Task
+from rollout.records import MODES, Attempt, Task
 from specialists import repositories
 from specialists.agentic_code import DOMAIN, UNAVAILABLE
 from specialists.base import Request, assistant, tool_result
@@ -60,6 +60,77 @@ def test_hidden_checks_reject_every_single_slip(family, level):
         for slip in _slips(target, FAMILIES):
             wrong = {**table, target.name: with_bug(target, slip)}
             assert any(evaluate(wrong, target.name, check["args"]) != check["result"] for check in checks)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_repair_of_the_visible_tests_alone_fails_a_hidden_check(family):
+    for seed in range(60):
+        rng, level = random.Random(seed), 1 + seed % 3
+        problem = draw_problem(rng, family, level)
+        repository = repositories.build(rng, problem, level)
+        name, right = problem.bug.function, _by_name(problem.functions)
+        wrong = {**right, name: with_bug(right[name], problem.bug)}
+        shown = {tuple(check["args"]) for check in repository.visible}
+        assert any(
+            evaluate(wrong, name, check["args"]) != check["result"]
+            for check in repository.hidden
+            if check["function"] == name and tuple(check["args"]) not in shown
+        )
+
+
+def lookup(task):
+    """The text of a line that answers the visible tests by heart and else computes what the broken line does."""
+    fix = task.environment["fix"]
+    broken = task.environment["files"][fix["path"]].splitlines()[fix["line"] - 1].strip().removeprefix("return ")
+    known = {tuple(check["args"]): check["result"] for check in task.environment["visible"]}
+    return f"    return {known}.get((a, b), {broken})"
+
+
+def test_answers_by_heart_and_claims_without_a_change_are_not_paid(sandbox, replay):
+    paid = 0
+    for task in tasks(12, levels=(1,)):
+        fix = task.environment["fix"]
+        by_heart = [assistant("", call=("edit", {**fix, "text": lookup(task)})), tool_result("ok"), assistant("Done.")]
+        verdict = DOMAIN.grade(replay(DOMAIN, task, by_heart), sandbox)
+        assert (verdict.correct, verdict.reason) == (False, "wrong")
+        environment = DOMAIN.environment(task, sandbox)
+        environment.call("edit", {**fix, "text": lookup(task)})
+        paid += environment.call("test", {}) == "pass"
+        claim = DOMAIN.grade(replay(DOMAIN, task, [assistant("I fixed it, all tests pass.")]), sandbox)
+        assert (claim.correct, claim.reason) == (False, "nothing_changed")
+        line = task.environment["files"][fix["path"]].splitlines()[fix["line"] - 1]
+        same = [assistant("", call=("edit", {**fix, "text": line})), tool_result("ok"), assistant("Done.")]
+        assert DOMAIN.grade(replay(DOMAIN, task, same), sandbox).reason == "nothing_changed"
+    assert paid == 12
+
+
+INSIDE = {
+    "equal to everything": "    return type('E', (int,), {'__eq__': lambda s, o: True})(0)",
+    "json replaced": "    import json; json.dumps = lambda *x, **k: 'true'; return 0",
+    "json of all calls": "    import json; json.dumps = lambda *x, **k: '1' * 99; return 0",
+    "exit": "    import os; os._exit(0)",
+    "own result channel": "    import os; os.write(3, b'[]'); os._exit(0)",
+    "skip": "    import unittest; raise unittest.SkipTest('later')",
+    "pytest's skip": "    raise __import__('builtins').type('Skipped', (BaseException,), {})()",
+    "frames": "    import sys; return [v for v in sys._getframe(1).f_locals.values() if type(v) is int][-1]",
+    "reads the tests": "    return int(open('tests.txt').read().split('= ')[1].split()[0])",
+    "writes the tests": "    open('tests.txt', 'w').write('x'); open('conftest.py', 'w').write(''); return 0",
+    "another module": "    import sys; sys.modules['shop'] = sys.modules['main'] = None; return 0",
+    "generator": "    yield a + b",
+    "memory": "    globals().setdefault('m', []).append(a); return m[0]",
+    "thread that restores": "    import threading; threading.Timer(0.1, lambda: None).start(); return 0",
+}
+
+
+@pytest.mark.parametrize("trick", INSIDE)
+def test_no_trick_inside_a_file_is_paid(trick, sandbox):
+    for task in tasks(3, levels=(1,)):
+        environment = DOMAIN.environment(task, sandbox)
+        fix = task.environment["fix"]
+        assert environment.call("edit", {**fix, "text": INSIDE[trick]}) == "ok"
+        environment.call("test", {})
+        attempt = Attempt(task, ("", "", "Done."), ("ok", ""), "stop", 1, environment.state())
+        assert DOMAIN.grade(attempt, sandbox).correct is False
 
 
 def test_other_wrong_edits_fail_in_the_sandbox(sandbox, replay):
