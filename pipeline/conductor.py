@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import shlex
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,6 +87,7 @@ def run_stages(
     with run.lock():
         run.create(config, sources)
         sinks = config.metrics.sinks if plan.ahead else []
+        run.events.on_alarm = progress.say
         run.events.sinks = Sinks(sinks, run.path, config.metrics.project, to_dict(config))
         conductor = _Conductor(run, config, progress, go_on)
         with _stop_on_signals(), errors_to_log():
@@ -138,7 +140,9 @@ class _Conductor:
             manifest.seconds = spent + time.monotonic() - began
             manifest.finished = _now()
             if manifest.state != "running":
-                manifest.write(folder)
+                # On a full disk the manifest goes on saying `running`, as after a kill; the stage's error matters more.
+                with suppress(OSError):
+                    manifest.write(folder)
         self._finish(manifest, result)
         return StageOutcome(spec.name, "done", manifest.seconds, manifest.summary)
 
@@ -206,12 +210,27 @@ class _Conductor:
         if isinstance(error, PipelineError):
             error.go_on = error.go_on or self._go_on
             if isinstance(error, StageError):
+                error.message += self._full_disk(error)
                 error.log = error.log or self._run.log(spec.name)
             return error
         if isinstance(error, Exception):
             message = f"Stage {spec.name} failed: {_one_line(error)}"
-            return StageError(message, self._go_on, self._run.log(spec.name))
+            return StageError(message + self._full_disk(error), self._go_on, self._run.log(spec.name))
         return error
+
+    def _full_disk(self, error: BaseException) -> str:
+        """What to do where the cause is a disk without room; empty for any other error."""
+        if not any(sign in str(error) for sign in _SIGNS_OF_A_FULL_DISK):
+            return ""
+        free = shutil.disk_usage(self._run.path).free
+        return f". The disk of {self._run.path} is full ({free / 2**20:.0f} MiB free): make room, then go on"
+
+
+_SIGNS_OF_A_FULL_DISK = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "PytorchStreamWriter failed writing file",  # torch does not say why
+)
 
 
 def _refuse_missing(plan: Plan, targets: Sequence[str], run: Run, sources: Sources | None) -> None:

@@ -7,6 +7,7 @@ domain's own grader for verifiable tasks, the generative reward model for genera
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 import re
@@ -53,16 +54,27 @@ class Grader:
             elif self.domain(name).kind == "general":
                 general.append(index)
             else:
-                rewards[index] = self._combine("verifiable", group, self.verdicts(group))
+                rewards[index] = self._combined("verifiable", group, self.verdicts(group))
         judged = self._rubrics([attempt for index in general for attempt in groups[index]])
         for index in general:
             results = [judged.pop(0) for _ in groups[index]]
-            rewards[index] = self._combine("general", groups[index], results)
+            rewards[index] = self._combined("general", groups[index], results)
         return [reward for reward in rewards if reward is not None]
 
     def verdicts(self, attempts: Sequence[Attempt]) -> list[Verdict]:
-        """What is true of each attempt: the domain's own grader, for general tasks the programmatic checks."""
-        return [self.domain(a.task.domain).grade(a, self.sandbox) for a in attempts]
+        """What is true of each attempt: the domain's own grader, for general tasks the programmatic checks. A grader
+        that raises has no opinion: the sample is masked, and the log has the traceback."""
+        return [self._verdict(attempt) for attempt in attempts]
+
+    def _verdict(self, attempt: Attempt) -> Verdict:
+        domain = self.domain(attempt.task.domain)
+        try:
+            verdict = domain.grade(attempt, self.sandbox)
+        except Exception as error:  # whatever a grader raises is its own fault, never the answer's
+            return Verdict.invalid(_raised(f"the grader of {domain.name}", error))
+        if not isinstance(verdict, Verdict):
+            return Verdict.invalid(f"the grader of {domain.name} gave {type(verdict).__name__} in place of a verdict")
+        return verdict
 
     def domain(self, name: str) -> Domain:
         """The domain that judges the tasks of that name."""
@@ -82,6 +94,16 @@ class Grader:
             language = self._language(attempt)
             rows.append((passed, None if language is None else language.share, reason))
         return rows
+
+    def _combined(
+        self, kind: str, group: Sequence[Attempt], judgements: Sequence[Verdict] | Sequence[RubricResult]
+    ) -> list[Reward]:
+        """`_combine`, where what it raises makes the group's rewards invalid."""
+        try:
+            return self._combine(kind, group, judgements)
+        except Exception as error:
+            reason = _raised(f"the combination of the rewards of {group[0].task.domain}", error)
+            return [Reward.invalid(reason) for _ in group]
 
     def _combine(
         self, kind: str, group: Sequence[Attempt], judgements: Sequence[Verdict] | Sequence[RubricResult]
@@ -122,7 +144,11 @@ class Grader:
             parts = split_thinking(attempt.final, attempt.task.mode, attempt.finished)
             answer = "" if isinstance(parts, FormatError) else parts.answer_text
             requests.append(JudgeRequest(attempt.task.prompt, answer, attempt.task.rubric))
-        return self.judge.judge_many(requests)
+        try:
+            return self.judge.judge_many(requests)
+        except Exception as error:  # a judge that can not be asked has no opinion
+            lost = RubricResult(None, None, (), _raised("the judge's client", error))
+            return [lost for _ in attempts]
 
     def _custom(self, group: Sequence[Attempt]) -> list[Reward]:
         prompts = [list(attempt.task.messages) for attempt in group]
@@ -157,6 +183,12 @@ def judge_client(config: Config, url: str) -> GenRMClient:
         api_key=os.environ.get(judge.api_key_env),
         nonce_key=hashlib.blake2b(f"nonce {config.seed}".encode()).digest(),
     )
+
+
+def _raised(who: str, error: Exception) -> str:
+    """The reason of an invalid reward; the traceback goes to the log."""
+    logging.getLogger(__name__).error("%s raised", who, exc_info=error)
+    return f"{who} raised {type(error).__name__}: {error}"[:300]
 
 
 def _retries(seconds: float) -> int:

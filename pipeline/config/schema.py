@@ -122,6 +122,7 @@ class RewardsConfig:
     length: LengthConfig = field(default_factory=LengthConfig)  #: shorter right answers are worth more
     language: LanguageConfig = field(default_factory=LanguageConfig)  #: thinking stays in the prompt's language
     max_invalid_share: float = 0.25  #: a step with more invalid rewards than this stops the run and names the culprit
+    max_silent_steps: int = 3  #: so many steps in a row without one valid reward of a domain stop the run
 
 
 @dataclass

@@ -104,6 +104,7 @@ RANGES: tuple[Range, ...] = (
             "judge.examples",
             "judge.heldout",
             "evaluate.tasks",
+            "rewards.max_silent_steps",
             "runtime.num_cpus",
             "runtime.threads",
         ),

@@ -37,15 +37,20 @@ def save_state(root: Path, step: int, write: Callable[[Path], None], extra: dict
     temporary = root / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    write(temporary)
-    files = {
-        str(path.relative_to(temporary)): {"size": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(temporary.rglob("*"))
-        if path.is_file()
-    }
-    manifest: dict[str, Any] = {"step": step, "files": files, "extra": extra or {}}
-    (temporary / MANIFEST).write_text(json.dumps(manifest, sort_keys=True), encoding="utf-8")
-    commit_folder(temporary, final)
+    try:
+        write(temporary)
+        files = {
+            str(path.relative_to(temporary)): {"size": path.stat().st_size, "sha256": _sha256(path)}
+            for path in sorted(temporary.rglob("*"))
+            if path.is_file()
+        }
+        manifest: dict[str, Any] = {"step": step, "files": files, "extra": extra or {}}
+        (temporary / MANIFEST).write_text(json.dumps(manifest, sort_keys=True), encoding="utf-8")
+        commit_folder(temporary, final)
+    except BaseException:
+        # Half a state would keep a full disk full.
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     for old in _states(root)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return Saved(step, final, manifest["extra"])

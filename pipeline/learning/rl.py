@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.schema import Config, RLConfig
-from pipeline.errors import StageError
+from pipeline.learning.outages import OutageWatch
 from pipeline.policy_worker import StepDone
 from pipeline.runs import Events, write_rollouts
 from pipeline.runtime import Handle
@@ -51,22 +51,27 @@ def run_rl(
 ) -> None:
     """Runs the loop from the policy's last committed step to the end.
 
-    Rollouts are on disk before the step is learned from, and the metrics are committed with the step, so that a step
-    that was done but not logged before a crash is logged now, and none is missing or doubled.
+    Rollouts are on disk before the step is learned from (also those of a step that is refused: they show why), and the
+    metrics are committed with the step, so that a step that was done but not logged before a crash is logged now, and
+    none is missing or doubled.
 
     Raises:
-        StageError: when too many rewards of a step are invalid, or an actor is lost for good.
+        StageError: when too many rewards are invalid (see `OutageWatch`), or an actor is lost for good.
     """
     done: StepDone = policy.call("last").result()
     logged = {event["step"] for event in events.read(run.stage, run.name)}
     if done.steps > 0 and done.steps - 1 not in logged:
         events.log(run.stage, done.steps - 1, domain=run.name, **done.metrics)
+    watch = OutageWatch(
+        f"{run.stage}/{run.name}",
+        config.rewards,
+        lambda step, domain, text, news: events.alarm(run.stage, step, text, domain=domain, show=news),
+    )
     while done.steps < run.rl.steps and not stop.is_set():
         step, started = done.steps, time.monotonic()
         trajectories: list[Trajectory] = policy.call("rollout", make_trials(run, config, step)).result()
         rolled = time.monotonic()
         groups = grade(trajectories, grader)
-        _refuse_outage(run, groups, step, config.rewards.max_invalid_share)
         metrics = reward_metrics(groups)
         metrics |= {"time/rollout_s": rolled - started, "time/grade_s": time.monotonic() - rolled}
         metrics["rollout_tokens"] = float(sum(len(t.token_ids) for t in trajectories))
@@ -74,7 +79,9 @@ def run_rl(
         for domain, of_domain in per_domain.items():
             name = run.name if len(per_domain) == 1 else domain
             write_rollouts(folder, run.stage, name, step, rollout_rows(of_domain, step, config.seed))
-            if len(per_domain) > 1:
+        watch.look(step, groups)
+        if len(per_domain) > 1:
+            for domain, of_domain in per_domain.items():
                 events.log(run.stage, step, domain=domain, **reward_metrics(of_domain))
         done = policy.call("update", step, groups, metrics).result()
         if done.steps <= step:
@@ -115,24 +122,6 @@ def grade(trajectories: Sequence[Trajectory], grader: Handle) -> list[Group]:
             runs.append([trajectory])
     rewards: list[list[Reward]] = grader.call("grade", [[t.attempt for t in run] for run in runs]).result()
     return [Group(run[0].task, tuple(run), tuple(paid)) for run, paid in zip(runs, rewards, strict=True)]
-
-
-def _refuse_outage(run: RLRun, groups: Sequence[Group], step: int, largest: float) -> None:
-    reasons: dict[str, int] = {}
-    total = 0
-    for group in groups:
-        for reward in group.rewards:
-            total += 1
-            if not reward.valid:
-                key = f"{group.task.domain}: {reward.invalid_reason}"
-                reasons[key] = reasons.get(key, 0) + 1
-    invalid = sum(reasons.values())
-    if total and invalid / total > largest:
-        culprit = max(reasons, key=lambda reason: reasons[reason])
-        raise StageError(
-            f"{run.stage}/{run.name}, step {step}: {invalid} of {total} rewards are invalid, more than "
-            f"rewards.max_invalid_share={largest:g}; most often ({reasons[culprit]} times): {culprit}"
-        )
 
 
 def by_domain(groups: Sequence[Group]) -> dict[str, list[Group]]:

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ class Events:
 
     A line is `{"time", "stage", "domain", "step", metrics…}`. A step that was repeated after a restart is
     logged again and the last line counts. A line `{"stage", "reset": true}` says that the stage began anew:
-    earlier lines of it do not count any more.
+    earlier lines of it do not count any more. A line with `alarm` is no metric: it says in words what went wrong.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.sinks = Sinks()
         """Get a copy of every step that is logged; `close` ends them."""
+        self.on_alarm: Callable[[str], None] = lambda text: None
+        """Shows an alarm to whoever watches the run."""
         self._lock = threading.Lock()
 
     def log(self, stage: str, step: int, domain: str | None = None, **metrics: Any) -> None:
@@ -34,6 +36,12 @@ class Events:
         self._append({"time": time.time(), "stage": stage, "domain": domain, "step": step, **metrics})
         with self._lock:
             self.sinks.log(stage, domain, step, metrics)
+
+    def alarm(self, stage: str, step: int, text: str, domain: str | None = None, show: bool = True) -> None:
+        """Appends what went wrong in a step, and (unless `show` is false: it is known already) shows it."""
+        self._append({"time": time.time(), "stage": stage, "domain": domain, "step": step, "alarm": text})
+        if show:
+            self.on_alarm(f"alarm: {text}")
 
     def reset(self, stage: str) -> None:
         """Says that a stage begins anew."""
@@ -72,7 +80,7 @@ def read_events(path: Path, stage: str | None = None, domain: str | None = None)
             name = row["stage"]
             if row.get("reset"):
                 kept = {key: event for key, event in kept.items() if key[0] != name}
-            else:
+            elif "alarm" not in row:
                 kept[name, row.get("domain"), row["step"]] = row
         except (ValueError, KeyError, TypeError):
             continue
@@ -81,6 +89,27 @@ def read_events(path: Path, stage: str | None = None, domain: str | None = None)
         for (name, of_domain, _), event in kept.items()
         if stage in (None, name) and domain in (None, of_domain)
     ]
+
+
+def read_alarms(path: Path, stage: str | None = None) -> list[Event]:
+    """The alarms of an events file (of one stage), in the order in which they were raised, those before a `reset` of
+    their stage left out. An absent file has none."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    alarms: list[Event] = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+            name = row["stage"]
+        except (ValueError, KeyError, TypeError):
+            continue
+        if row.get("reset"):
+            alarms = [alarm for alarm in alarms if alarm["stage"] != name]
+        elif "alarm" in row:
+            alarms.append(row)
+    return [alarm for alarm in alarms if stage in (None, alarm["stage"])]
 
 
 def last_steps(events: list[Event]) -> dict[tuple[str, str | None], int]:
