@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rewards.sandbox.cgroup import Cgroup, make_cgroup
 from rewards.sandbox.records import CallResult, Job, JobResult, Limits, SandboxUnavailable, Status
 from rewards.sandbox.tiers import ENVIRONMENT, Tier, command, readable_paths
 
@@ -24,14 +25,31 @@ _REPLY_BYTES = 8192
 _STDERR_CHARS = 2000
 
 
+# What the zygote itself needs beside its jobs: its modules, bubblewrap, the boxes' pages.
+_OVERHEAD_BYTES = 512 << 20
+
+
 @dataclass(frozen=True)
 class _Pending:
     descriptors: tuple[int, int, int]
-    kind: str
+    job: Job
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job that ended; `binary` is a descriptor (now the caller's) of what a compile job made."""
+
+    number: int
+    result: JobResult
+    binary: int | None = None
 
 
 class ZygoteProcess:
-    """Raises `SandboxUnavailable` when the process does not come up confined within `start_seconds`."""
+    """Raises `SandboxUnavailable` when the process does not come up confined within `start_seconds`.
+
+    `cgroup` says whether its memory and processes are bounded as a whole: `Cgroup`, or why there is none.
+    """
 
     def __init__(
         self,
@@ -41,6 +59,7 @@ class ZygoteProcess:
         readable: Sequence[str] = (),
         import_paths: Sequence[str] = (),
         preload: Sequence[str] = (),
+        parallel: int = 2,
     ):
         self.tier = tier
         self.limits = limits
@@ -59,10 +78,13 @@ class ZygoteProcess:
                 "preload": list(preload),
             }
         )
+        self._processes = parallel * 2 * limits.threads
+        self.cgroup = make_cgroup(parallel * limits.memory_bytes + _OVERHEAD_BYTES, self._processes)
         try:
+            start = command(tier, options, paths)
             # No preexec_fn: it would fork this (large, threaded) process instead of vforking it.
             self._process = subprocess.Popen(
-                command(tier, options, paths),
+                self.cgroup.command(start) if isinstance(self.cgroup, Cgroup) else start,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -72,7 +94,7 @@ class ZygoteProcess:
             )
         except OSError as error:
             self._control.close()
-            self._remove_boxes()
+            self._remove_places()
             os.close(errors)
             raise SandboxUnavailable(f"{tier}: {error}") from error
         finally:
@@ -100,28 +122,35 @@ class ZygoteProcess:
         if "error" in hello:
             raise SandboxUnavailable(f"{self.tier}: {hello['error']}")
         self.landlock_abi: int = hello["landlock_abi"]
+        self.counts_threads: bool = hello["counts_threads"]
         self.pid = self._process.pid
 
-    def submit(self, number: int, job: Job) -> None:
-        """Send one job. Raises `OSError` when the zygote is gone."""
+    def submit(self, number: int, job: Job, limits: Limits | None = None, binary: int | None = None) -> None:
+        """Send one job, with `limits` other than the zygote's where it needs them, and the descriptor of its compiled
+        program where it is one. Raises `OSError` when the zygote is gone.
+        """
+        limits = limits or self.limits
         payload = os.memfd_create("payload")
         outputs = tuple(os.memfd_create(name) for name in ("stdout", "stderr", "result"))
         try:
             _write_all(payload, job.payload())
-            limits = asdict(self.limits)
-            wall = limits.pop("wall_seconds")
-            limits["file_bytes"] = limits.pop("output_bytes")
-            header = {"job": number, "box": bool(job.files), "wall_seconds": wall, "limits": limits}
-            socket.send_fds(self._control, [json.dumps(header).encode()], [payload, *outputs])
+            own: dict[str, Any] = asdict(limits)
+            wall = own.pop("wall_seconds")
+            if self.tier == "bubblewrap":
+                own["processes"] = self._processes
+            box = bool(job.files) or job.kind == "compile"
+            header = {"job": number, "box": box, "wall_seconds": wall, "limits": own}
+            programs = [] if binary is None else [binary]
+            socket.send_fds(self._control, [json.dumps(header).encode()], [payload, *outputs, *programs])
         except BaseException:
             for descriptor in outputs:
                 os.close(descriptor)
             raise
         finally:
             os.close(payload)
-        self._pending[number] = _Pending((outputs[0], outputs[1], outputs[2]), job.kind)
+        self._pending[number] = _Pending((outputs[0], outputs[1], outputs[2]), job, limits)
 
-    def receive(self, seconds: float) -> tuple[int, JobResult]:
+    def receive(self, seconds: float) -> Ended:
         """The next job to end. Raises `TimeoutError` after `seconds` and `EOFError` when the zygote is
         gone.
         """
@@ -135,26 +164,33 @@ class ZygoteProcess:
         reply = json.loads(data)
         pending = self._pending.pop(reply["job"])
         try:
-            return reply["job"], self._result(reply, pending)
+            result = self._result(reply, pending)
+            made = result.status == "ok" and pending.job.kind == "compile"
+            return Ended(reply["job"], result, _read_only(pending.descriptors[2]) if made else None)
         finally:
             for descriptor in pending.descriptors:
                 os.close(descriptor)
 
     def _result(self, reply: dict[str, Any], pending: _Pending) -> JobResult:
-        cap = self.limits.output_bytes
-        out, err, result = (_read_capped(descriptor, cap) for descriptor in pending.descriptors)
-        status, error = self._status(reply, max(len(out), len(err), len(result)) >= cap)
+        if "signal" not in reply:
+            return JobResult("sandbox_error", error=f"the job was not started: {reply['setup_error']}")
+        cap = pending.limits.output_bytes
+        sizes = [os.fstat(descriptor).st_size for descriptor in pending.descriptors]
+        status, error = self._status(reply, pending.limits, max(sizes) >= cap)
+        out, err = (_read_capped(descriptor, cap) for descriptor in pending.descriptors[:2])
         results: tuple[CallResult, ...] = ()
-        if status == "ok" and pending.kind != "program":
-            parsed = parse_results(result)
+        if status == "ok" and pending.job.kind in ("calls", "trusted"):
+            parsed = parse_results(_read_capped(pending.descriptors[2], cap))
             if parsed is None:
                 status, error = "runtime_error", "the job ended without a result"
             else:
                 results = parsed
+        said = err.decode("utf-8", "replace")
         return JobResult(
             status=status,
             stdout=out.decode("utf-8", "replace"),
-            stderr=err.decode("utf-8", "replace")[-_STDERR_CHARS:],
+            # Of a traceback the end matters, of a compiler's complaints the beginning.
+            stderr=said[:_STDERR_CHARS] if pending.job.kind == "compile" else said[-_STDERR_CHARS:],
             results=results,
             exit_code=reply["exit_code"],
             signal=reply["signal"],
@@ -164,8 +200,11 @@ class ZygoteProcess:
             error=error,
         )
 
-    def _status(self, reply: dict[str, Any], full: bool) -> tuple[Status, str]:
-        limits, killed_by = self.limits, reply["signal"]
+    def _status(self, reply: dict[str, Any], limits: Limits, full: bool) -> tuple[Status, str]:
+        killed_by = reply["signal"]
+        if reply["excess"]:
+            kind, what = reply["excess"]
+            return ("output_limit" if kind == "box" else "runtime_error"), what
         if reply["timed_out"]:
             return "wall_limit", f"killed after {limits.wall_seconds} s"
         if reply["setup_error"]:
@@ -215,17 +254,19 @@ class ZygoteProcess:
             for descriptor in pending.descriptors:
                 os.close(descriptor)
         self._pending.clear()
-        self._remove_boxes()
+        self._remove_places()
 
-    def _remove_boxes(self) -> None:
+    def _remove_places(self) -> None:
         if self._boxes is not None:
             shutil.rmtree(self._boxes, ignore_errors=True)
+        if isinstance(self.cgroup, Cgroup):
+            self.cgroup.remove()
 
 
 def parse_results(data: bytes) -> tuple[CallResult, ...] | None:
     """The child's result as plain JSON values, or None when it is not what our runner writes."""
     try:
-        entries = json.loads(data)
+        entries = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -238,8 +279,17 @@ def parse_results(data: bytes) -> tuple[CallResult, ...] | None:
     )
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
 def _read_capped(descriptor: int, cap: int) -> bytes:
     return os.pread(descriptor, min(cap, os.fstat(descriptor).st_size), 0)
+
+
+def _read_only(descriptor: int) -> int:
+    """The same file once more, for reading: the kernel starts no program that somebody may write to."""
+    return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

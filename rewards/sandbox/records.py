@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-Status = Literal["ok", "runtime_error", "cpu_limit", "wall_limit", "memory", "output_limit", "sandbox_error"]
-Kind = Literal["program", "calls", "trusted"]
+Status = Literal[
+    "ok", "compile_error", "runtime_error", "cpu_limit", "wall_limit", "memory", "output_limit", "sandbox_error"
+]
+Kind = Literal["program", "calls", "trusted", "cpp", "compile"]
 
 
 class SandboxUnavailable(RuntimeError):
@@ -21,8 +23,10 @@ class SandboxUnavailable(RuntimeError):
 @dataclass(frozen=True)
 class Limits:
     """Limits of one job. `cpu_seconds` are whole seconds (RLIMIT_CPU); `output_bytes` bounds each of
-    stdout, stderr, the result and every file the job writes. The wall limit is meant for sleepers: a job
-    that has computed for a tenth of it gets up to three times as long, until its CPU limit ends it.
+    stdout, stderr, the result and every file the job writes; `box_bytes` and `box_entries` all files of its folder
+    together, and `threads` its threads: these three are watched, and a job overshoots them for some 20 ms. The wall
+    limit is meant for sleepers: a job that has computed for a tenth of it gets up to three times as long, until its
+    CPU limit ends it.
     """
 
     cpu_seconds: int = 2
@@ -31,6 +35,9 @@ class Limits:
     output_bytes: int = 1_000_000
     stack_bytes: int = 64 << 20
     open_files: int = 64
+    threads: int = 128
+    box_bytes: int = 16 << 20
+    box_entries: int = 4096
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to run. Make it with `program`, `function`, `in_files` or `trusted_call`.
+    """One thing to run. Make it with `program`, `function`, `in_files`, `cpp` or `trusted_call`.
 
     Inputs are text and JSON values. Expected outputs have no field here on purpose: the caller compares.
     """
@@ -79,6 +86,13 @@ class Job:
     def in_files(files: Mapping[str, str], calls: Sequence[Call]) -> Job:
         """Write `files` into a fresh folder and call functions of the modules in it."""
         return Job("calls", files=dict(files), calls=tuple(calls))
+
+    @staticmethod
+    def cpp(source: str, stdin: str = "") -> Job:
+        """Compile `source` as C++20 and run the program with `stdin`. Equal sources are compiled once; a source that
+        does not compile ends as `compile_error`. Needs the tier `bubblewrap` and g++ (`SandboxWorker.compiler`).
+        """
+        return Job("cpp", source=source, stdin=stdin)
 
     @staticmethod
     def trusted_call(target: str, *args: Any) -> Job:

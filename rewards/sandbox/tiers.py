@@ -23,7 +23,8 @@ Tier = Literal["bubblewrap", "landlock"]
 TIERS: tuple[Tier, ...] = ("bubblewrap", "landlock")
 
 HERE = Path(__file__).resolve().parent
-BOX_BYTES = 16 << 20
+# Of all boxes together; a job that goes beyond its own share of it (Limits.box_bytes) is ended.
+BOXES_BYTES = 64 << 20
 # PYTHONHASHSEED fixes set order, so that the same program gets the same verdict twice. (`-I` would ignore
 # it.)
 ENVIRONMENT = {
@@ -88,8 +89,9 @@ def command(tier: Tier, options: str, readable: Sequence[str]) -> list[str]:
         isolation += ["--setenv", name, value]
     # bubblewrap's own / and /dev are unbounded and writable unless sized and remounted. The box's /tmp comes before
     # what is bound: the working copy or the interpreter may themselves lie below /tmp.
-    files = ["--size", "1048576", "--tmpfs", "/", "--size", str(BOX_BYTES), "--tmpfs", "/tmp"]
+    files = ["--size", "1048576", "--tmpfs", "/", "--size", str(BOXES_BYTES), "--tmpfs", "/tmp"]
     for path in (*readable, str(HERE)):
         files += ["--ro-bind", path, path]
-    files += ["--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/"]
+    # The zygote counts a job's threads in /proc; the job itself is kept from it by Landlock.
+    files += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/"]
     return [program, *isolation, *files, "--chdir", "/", "--", *python]

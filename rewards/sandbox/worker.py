@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from rewards.sandbox.compiled import COMPILE_LIMITS, CompiledPrograms, compile_job, find_compiler, not_compiled
 from rewards.sandbox.inside.zygote import MAX_WALL_FACTOR
 from rewards.sandbox.process import ZygoteProcess
 from rewards.sandbox.records import Job, JobResult, Limits, SandboxUnavailable
@@ -59,6 +60,7 @@ class SandboxWorker:
         self._lock = threading.Lock()
         self._closed = False
         self._zygotes: dict[_Side, ZygoteProcess] = {}
+        self._programs = CompiledPrograms()
         self.tier: Tier = self._start_strongest(TIERS if tier is None else (tier,))
 
     def _start_strongest(self, tiers: Sequence[Tier]) -> Tier:
@@ -73,8 +75,15 @@ class SandboxWorker:
         raise SandboxUnavailable("no sandbox for untrusted code works on this machine. " + "; ".join(reasons))
 
     def _start(self, side: _Side, tier: Tier) -> ZygoteProcess:
+        try:
+            return self._start_zygote(side, tier)
+        except OSError as error:
+            # No room for its folder, no descriptors left: the machine has no sandbox now.
+            raise SandboxUnavailable(f"{tier}: {error}") from error
+
+    def _start_zygote(self, side: _Side, tier: Tier) -> ZygoteProcess:
         if side == "code":
-            return ZygoteProcess(tier, self.limits, _START_SECONDS)
+            return ZygoteProcess(tier, self.limits, _START_SECONDS, parallel=self.parallel)
         packages = _site_packages()
         return ZygoteProcess(
             tier,
@@ -83,6 +92,7 @@ class SandboxWorker:
             readable=[*packages, str(_REPOSITORY / "rewards"), *self._trusted_paths],
             import_paths=[*packages, str(_REPOSITORY), *self._trusted_paths],
             preload=self._preload,
+            parallel=self.parallel,
         )
 
     def __enter__(self) -> SandboxWorker:
@@ -100,6 +110,11 @@ class SandboxWorker:
             for zygote in self._zygotes.values():
                 zygote.close()
             self._zygotes.clear()
+            self._programs.close()
+
+    def compiler(self) -> str:
+        """Path of the C++ compiler. Raises `SandboxUnavailable` with the reason where this worker can not compile."""
+        return find_compiler(self.tier)
 
     def run(self, job: Job) -> JobResult:
         return self.run_many([job])[0]
@@ -111,13 +126,33 @@ class SandboxWorker:
         with self._lock:
             if self._closed:
                 raise RuntimeError("this SandboxWorker is closed")
-            results: dict[int, JobResult] = {}
+            results = self._compile(jobs)
             for side in ("code", "trusted"):
-                numbers = [
-                    index for index, job in enumerate(jobs) if (job.kind == "trusted") == (side == "trusted")
-                ]
-                results.update(self._run_side(side, {number: jobs[number] for number in numbers}))
+                mine = {
+                    index: job
+                    for index, job in enumerate(jobs)
+                    if index not in results and (job.kind == "trusted") == (side == "trusted")
+                }
+                results.update(self._run_side(side, mine))
+            self._programs.trim()
             return [results[index] for index in range(len(jobs))]
+
+    def _compile(self, jobs: Sequence[Job]) -> dict[int, JobResult]:
+        """Compile what is not compiled yet; the results of the jobs whose source gave no program, by their index."""
+        sources = {index: job.source or "" for index, job in enumerate(jobs) if job.kind == "cpp"}
+        if not sources:
+            return {}
+        try:
+            compiler = self.compiler()
+        except SandboxUnavailable as error:
+            return {index: JobResult("sandbox_error", error=str(error)) for index in sources}
+        new = [source for source in dict.fromkeys(sources.values()) if self._programs.get(source) is None]
+        results = self._run_side("code", {number: compile_job(source, compiler) for number, source in enumerate(new)})
+        for number, source in enumerate(new):
+            if self._programs.get(source) is None:
+                self._programs.keep(source, not_compiled(results[number]))
+        made = {index: self._programs.get(source) for index, source in sources.items()}
+        return {index: result for index, result in made.items() if isinstance(result, JobResult)}
 
     def _run_side(self, side: _Side, jobs: dict[int, Job]) -> dict[int, JobResult]:
         results: dict[int, JobResult] = {}
@@ -129,10 +164,13 @@ class SandboxWorker:
                 while waiting and len(in_flight) < self.parallel:
                     number = waiting.pop(0)
                     in_flight.add(number)
-                    zygote.submit(number, jobs[number])
-                number, result = zygote.receive(MAX_WALL_FACTOR * zygote.limits.wall_seconds + _GRACE_SECONDS)
-                in_flight.remove(number)
-                results[number] = result
+                    self._submit(zygote, number, jobs[number])
+                longest = max(self._limits(zygote, jobs[number]).wall_seconds for number in in_flight)
+                ended = zygote.receive(MAX_WALL_FACTOR * longest + _GRACE_SECONDS)
+                in_flight.remove(ended.number)
+                results[ended.number] = ended.result
+                if ended.binary is not None:
+                    self._programs.keep(jobs[ended.number].source or "", ended.binary)
             except (TimeoutError, EOFError, OSError) as error:
                 self._drop(side)
                 for number in sorted(in_flight, reverse=True):
@@ -147,6 +185,14 @@ class SandboxWorker:
                 results.update({number: JobResult("sandbox_error", error=message) for number in waiting})
                 waiting.clear()
         return results
+
+    def _submit(self, zygote: ZygoteProcess, number: int, job: Job) -> None:
+        program = self._programs.get(job.source or "") if job.kind == "cpp" else None
+        zygote.submit(number, job, self._limits(zygote, job), program if isinstance(program, int) else None)
+
+    @staticmethod
+    def _limits(zygote: ZygoteProcess, job: Job) -> Limits:
+        return COMPILE_LIMITS if job.kind == "compile" else zygote.limits
 
     def _zygote(self, side: _Side) -> ZygoteProcess:
         if side not in self._zygotes:

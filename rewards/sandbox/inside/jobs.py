@@ -22,10 +22,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from .confine import FIRST_OWN_FD, Confinement, die_with_parent, set_limits
+from .filters import BINARY_FD, Profile
+from .native import compile_source, start_binary
 
 EXIT_ERROR = 1
 EXIT_MEMORY = 71
 _RESULT_FD, _READY_FD = 3, 4
+_PROFILES: dict[str, Profile] = {"compile": "compiler", "cpp": "binary"}
 _ERROR_CHARS = 500
 
 
@@ -34,10 +37,10 @@ def run_child(
     limits: Mapping[str, int],
     box: str | None,
     parent: int,
-    descriptors: tuple[int, int, int, int],
+    descriptors: tuple[int, ...],
     ready: int,
 ) -> NoReturn:
-    """Run the job of `descriptors` = (payload, stdout, stderr, result). Never returns.
+    """Run the job of `descriptors` = (payload, stdout, stderr, result[, compiled program]). Never returns.
 
     A failure before "ready" is the sandbox's fault and is written to `ready`; a failure after it is the
     job's.
@@ -47,19 +50,22 @@ def run_child(
         os.setpgid(0, 0)
         die_with_parent(parent)
         payload = _read_payload(descriptors[0])
+        profile = _PROFILES.get(payload["kind"], "job")
         _install_descriptors(payload.get("stdin", ""), descriptors[1:], ready)
         own_ready = _READY_FD
         os.chdir(box or "/")
-        set_limits(**limits)
-        confinement.apply(box)
+        set_limits(limits)
+        confinement.apply(box, profile)
         # Everything else goes: the control socket, the other children's handles.
-        os.closerange(_READY_FD + 1, 1 << 20)
+        os.closerange((BINARY_FD if profile == "binary" else _READY_FD) + 1, 1 << 20)
         _forget_the_sandbox()
     except BaseException as error:
         # Too early to be the job's fault; the zygote reads this as a sandbox error.
         os.write(own_ready, f"{type(error).__name__}: {error}".encode()[:400])
         os._exit(EXIT_ERROR)
     os.write(_READY_FD, b"ready")
+    if profile == "binary":
+        start_binary(_READY_FD)
     os.close(_READY_FD)
     os._exit(_run(payload, box))
 
@@ -81,12 +87,13 @@ def _install_descriptors(stdin: str, outputs: tuple[int, ...], ready: int) -> No
         file.write(stdin.encode("utf-8", "surrogatepass"))
     os.lseek(source, 0, os.SEEK_SET)
     # First out of the way, then into place: a target number may be one of the sources.
+    out, err, result, *binary = outputs
     moved = [
         fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FIRST_OWN_FD)
-        for descriptor in (source, *outputs, ready)
+        for descriptor in (source, out, err, result, ready, *binary)
     ]
     for target, descriptor in enumerate(moved):
-        os.dup2(descriptor, target, inheritable=False)
+        os.dup2(descriptor, target, inheritable=target <= 2)
 
 
 def _forget_the_sandbox() -> None:
@@ -110,6 +117,8 @@ def _run(payload: Mapping[str, Any], box: str | None) -> int:
             _execute(payload["source"], "__main__")
         elif kind == "calls":
             _answer(_call_all(payload))
+        elif kind == "compile":
+            return compile_source(payload["source"], payload["target"])
         elif kind == "trusted":
             module, _, name = payload["target"].partition(":")
             value = getattr(importlib.import_module(module), name)(*payload["args"])
