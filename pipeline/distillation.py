@@ -90,7 +90,8 @@ def select(
 def _calls_well(attempt: Attempt) -> bool:
     """Whether each turn that got a tool's answer was a call: a slip that the policy recovered from is no lesson."""
     try:
-        return all(parse_tool_call(turn) for turn in attempt.completions[: len(attempt.tool_results)])
+        mode = attempt.task.mode
+        return all(parse_tool_call(turn, mode) for turn in attempt.completions[: len(attempt.tool_results)])
     except ToolCallError:
         return False
 
@@ -177,7 +178,7 @@ def conversation(trajectory: Trajectory) -> list[Message]:
     for number, turn in enumerate(attempt.completions):
         thought, _, answer = turn.rpartition("</think>")
         message: Message = {"role": "assistant", "content": answer, "reasoning_content": thought}
-        call = parse_tool_call(turn) if number < len(attempt.tool_results) else None
+        call = parse_tool_call(turn, attempt.task.mode) if number < len(attempt.tool_results) else None
         if call is not None:
             message["content"] = answer.split("<tool_call>", 1)[0]
             function = {"name": call.name, "arguments": dict(call.arguments)}

@@ -104,7 +104,7 @@ def _take_turn(conversation: _Conversation, completion: Completion, chat: Chat, 
         conversation.stop_reason = "stop"
         return
     try:
-        call = parse_tool_call(text)
+        call = parse_tool_call(text, conversation.trial.task.mode)
     except ToolCallError as error:
         result = f"error: {error}"
     else:

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rewards.extract import THINK_CLOSE, THINK_OPEN
+from rollout.records import Mode
+
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
@@ -25,15 +28,22 @@ def render_tool_call(name: str, arguments: Mapping[str, Any]) -> str:
     return OPEN + json.dumps({"name": name, "arguments": dict(arguments)}, ensure_ascii=False) + CLOSE
 
 
-def parse_tool_call(turn: str) -> ToolCall | None:
+def parse_tool_call(turn: str, mode: Mode) -> ToolCall | None:
     """The call in a policy turn, or None if there is none. One call a turn, after the thinking; nothing is repaired.
 
+    What is written inside a thought is no call: not in a thought that never ends, nor in one that is opened again.
+
     Raises:
-        ToolCallError: two calls, an unclosed call, JSON that does not parse, no name, arguments that are no object.
+        ToolCallError: two calls, an unclosed call, a call in a thought that is not closed, JSON that does not parse or
+            says a thing twice, no name, arguments that are no object.
     """
-    answer = turn.rsplit("</think>", 1)[-1]
+    answer = turn.partition(THINK_CLOSE)[2] if mode == "thinking" and THINK_CLOSE in turn else turn
     if OPEN not in answer and CLOSE not in answer:
         return None
+    if mode == "thinking" and answer is turn:
+        raise ToolCallError("the thought is not closed; a tool call stands after it")
+    if THINK_OPEN in answer or THINK_CLOSE in answer:
+        raise ToolCallError("no thought may be opened or closed around a tool call")
     if answer.count(OPEN) != 1 or answer.count(CLOSE) != 1:
         raise ToolCallError("expected exactly one closed tool call in a turn")
     body = answer.split(OPEN, 1)[1]
@@ -43,7 +53,7 @@ def parse_tool_call(turn: str) -> ToolCall | None:
     if rest.strip():
         raise ToolCallError("nothing may follow a tool call")
     try:
-        call = json.loads(body, parse_constant=_no_constant)
+        call = json.loads(body, parse_constant=_no_constant, object_pairs_hook=_no_repetition)
         # A lone surrogate (`"\\ud800"`) parses, and breaks the first thing that encodes it.
         json.dumps(call, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
@@ -58,3 +68,11 @@ def parse_tool_call(turn: str) -> ToolCall | None:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number of JSON")
+
+
+def _no_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Which of two equal names counts is a matter of taste among readers of JSON."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found

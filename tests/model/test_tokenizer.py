@@ -80,7 +80,7 @@ def test_tool_call_and_result_are_rendered_as_the_parser_reads_them(chat):
     written = render_tool_call("view", {"path": "a.py", "line": 3})
     assert f"<think>read it first</think>{written}<|end|><|tool|>def f(): ...<|end|>" in text
     turn = text.split("<|assistant|>")[1].split("<|end|>")[0]
-    call = parse_tool_call(turn)
+    call = parse_tool_call(turn, "thinking")
     assert call is not None and (call.name, dict(call.arguments)) == ("view", {"path": "a.py", "line": 3})
 
 

@@ -29,7 +29,7 @@ def replay(sandbox: SandboxWorker) -> Replay:
         completions, results = [], []
         for message in messages:
             if message["role"] == "tool":
-                call = parse_tool_call(completions[-1])
+                call = parse_tool_call(completions[-1], task.mode)
                 assert environment is not None and call is not None
                 results.append(environment.call(call.name, call.arguments))
                 assert results[-1] == message["content"]
