@@ -1,9 +1,7 @@
-"""The generative reward model, part two: asking any OpenAI-compatible server, with retries, votes and a
-deadline.
+"""The generative reward model: a rubric judged criterion by criterion, with votes, checked evidence and a cache.
 
-The only interface to a judge is `POST {base_url}/chat/completions`, be it vLLM, another server or the
-scripted one of the tests. A server that fails, answers garbage or takes too long makes a result invalid
-with the reason; it never costs the policy a point.
+A server that fails, answers garbage or takes too long makes a result invalid with the reason; it never costs the policy
+a point. The prompt is in `rewards.judge_prompt`, the reply in `rewards.judge_reply`, the wire in `rewards.judge_http`.
 """
 
 from __future__ import annotations
@@ -15,55 +13,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from rewards.judge_cache import JudgeCache
+from rewards.judge_http import ChatClient, ChatError, ChatSession, Usage
 from rewards.judge_prompt import (
     DEFAULT_SAMPLING,
-    DEFAULT_TEMPLATE,
+    MAX_CRITERIA_PER_CALL,
+    SHORT_TEMPLATE,
     JudgeRequest,
     JudgeTemplate,
     Sampling,
+    batches_of_criteria,
     cache_key,
-    count_votes,
     judge_prompt,
-    parse_verdict,
+    shown_answer,
 )
-from rewards.rubric import Criterion, CriterionResult, RubricResult, check_criterion, combine_criteria
+from rewards.judge_reply import JudgeVerdict, count_votes, parse_verdicts, response_format, supported
+from rewards.judge_text import sanitise, says_something
+from rewards.rubric import Criterion, CriterionResult, RubricResult, check_criterion, combine_criteria, rubric_problem
 
-__all__ = [
-    "GenRMClient",
-    "JudgeRequest",
-    "JudgeTemplate",
-    "Sampling",
-    "cache_key",
-    "count_votes",
-    "judge_prompt",
-    "parse_verdict",
-]
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
-_RETRIED = frozenset((408, 409, 429))
+__all__ = ["GenRMClient", "JudgeRequest", "JudgeTemplate", "Sampling"]
 
 
 @dataclass(frozen=True)
 class _Vote:
     met: bool | None
     reason: str
-
-
-class _JudgeError(Exception):
-    """Why there is no reply."""
+    quote: str = ""
 
 
 class GenRMClient:
-    """A judge at `base_url` (ends in `/v1` or not) that serves `model`.
+    """A judge at `base_url` that serves `model`; see `rewards.judge_http.ChatClient` for timeout, deadline, retries and
+    concurrency.
 
-    `timeout` is seconds per request, `deadline` seconds for one whole `judge_many`; `max_retries` counts
-    the tries after the first (for 5xx, 408, 409, 429 and transport errors, with doubling pauses). `votes`
-    judgements are drawn per criterion with different seeds and the majority counts. `nonce_key` makes the
-    nonces reproducible; keep it from the policy. `cache` is None (memory only) or the path of an SQLite
-    file.
+    `votes` judgements are drawn per criterion with different seeds and another order of criteria, and the majority
+    counts; `criteria_per_call` (1 to 3) are asked for together. `guided` asks the server for guided decoding
+    (`response_format`). `nonce_key` makes the nonces reproducible; keep it from the policy. `cache` is None (memory
+    only) or the path of an SQLite file; only use one file with judges that keep address and name as long as they
+    keep their weights.
     """
 
     def __init__(
@@ -76,138 +62,127 @@ class GenRMClient:
         votes: int = 3,
         cache: str | Path | None = None,
         deadline: float = 300.0,
-        template: JudgeTemplate = DEFAULT_TEMPLATE,
+        template: JudgeTemplate = SHORT_TEMPLATE,
         sampling: Sampling = DEFAULT_SAMPLING,
         api_key: str | None = None,
         nonce_key: bytes | None = None,
+        criteria_per_call: int = 1,
+        guided: bool = False,
     ):
-        if votes < 1 or concurrency < 1 or max_retries < 0:
-            raise ValueError("expected votes >= 1, concurrency >= 1 and max_retries >= 0")
-        base = base_url.rstrip("/")
-        self.url = f"{base if base.endswith('/v1') else base + '/v1'}/chat/completions"
-        self.model = model
-        self.timeout = timeout
-        self.max_retries = max_retries
-        self.concurrency = concurrency
+        if votes < 1:
+            raise ValueError(f"expected votes >= 1, got {votes}")
+        if not 1 <= criteria_per_call <= MAX_CRITERIA_PER_CALL:
+            raise ValueError(f"expected 1 to {MAX_CRITERIA_PER_CALL} criteria per call, got {criteria_per_call}")
+        self.chat = ChatClient(base_url, model, timeout, max_retries, concurrency, deadline, api_key)
         self.votes = votes
-        self.deadline = deadline
         self.template = template
         self.sampling = sampling
+        self.criteria_per_call = criteria_per_call
+        self.guided = guided
         self.cache = JudgeCache(cache)
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._nonce_key = nonce_key or secrets.token_bytes(16)
 
-    def judge_many(self, requests: Sequence[JudgeRequest]) -> list[RubricResult]:
-        """One result per request, in order. Inside a running event loop await `judge_many_async` instead."""
-        return asyncio.run(self.judge_many_async(requests))
+    @property
+    def usage(self) -> Usage:
+        """What all requests so far cost."""
+        return self.chat.usage
 
-    async def judge_many_async(self, requests: Sequence[JudgeRequest]) -> list[RubricResult]:
-        gate = asyncio.Semaphore(self.concurrency)
-        end = asyncio.get_running_loop().time() + self.deadline
-        async with httpx.AsyncClient(timeout=self.timeout, headers=self._headers) as http:
-            return list(
-                await asyncio.gather(*(self._judge(request, http, gate, end) for request in requests))
+    def judge_many(self, requests: Sequence[JudgeRequest], fresh: bool = False) -> list[RubricResult]:
+        """One result per request, in order; with `fresh` none from the cache, as the judge is now. Inside a running
+        event loop await `judge_many_async` instead.
+        """
+        return asyncio.run(self.judge_many_async(requests, fresh))
+
+    async def judge_many_async(self, requests: Sequence[JudgeRequest], fresh: bool = False) -> list[RubricResult]:
+        async with self.chat.session() as session:
+            return list(await asyncio.gather(*(self._judge(request, session, fresh) for request in requests)))
+
+    async def _judge(self, request: JudgeRequest, session: ChatSession, fresh: bool) -> RubricResult:
+        try:
+            if problem := rubric_problem(request.criteria):
+                return RubricResult.invalid(problem)
+            results: list[CriterionResult | None] = [_without_judge(c, request.answer) for c in request.criteria]
+            open_ones = [number for number, result in enumerate(results) if result is None]
+            rounds = await asyncio.gather(
+                *(self._vote_all(request, open_ones, vote, session, fresh) for vote in range(self.votes))
             )
+            for number in open_ones:
+                results[number] = _majority(request.criteria[number], [votes[number] for votes in rounds])
+            return combine_criteria(request.criteria, [result for result in results if result is not None])
+        except Exception as error:  # one sample's fault must not take the others' results along
+            return RubricResult.invalid(f"the judge's client failed: {type(error).__name__}: {error}")
 
-    async def _judge(
-        self, request: JudgeRequest, http: httpx.AsyncClient, gate: asyncio.Semaphore, end: float
-    ) -> RubricResult:
-        results = await asyncio.gather(
-            *(self._judge_criterion(request, criterion, http, gate, end) for criterion in request.criteria)
+    async def _vote_all(
+        self, request: JudgeRequest, numbers: Sequence[int], vote: int, session: ChatSession, fresh: bool
+    ) -> dict[int, _Vote]:
+        """One vote on each of the criteria `numbers`."""
+        calls = batches_of_criteria(request, numbers, self.criteria_per_call, vote, self.sampling.seed)
+        answers = await asyncio.gather(
+            *(self._vote(request, [request.criteria[n] for n in call], vote, session, fresh) for call in calls)
         )
-        return combine_criteria(request.criteria, results)
-
-    async def _judge_criterion(
-        self,
-        request: JudgeRequest,
-        criterion: Criterion,
-        http: httpx.AsyncClient,
-        gate: asyncio.Semaphore,
-        end: float,
-    ) -> CriterionResult:
-        if criterion.check is not None:
-            return CriterionResult(
-                criterion.name, check_criterion(criterion.check, request.answer), "checked"
-            )
-        if not request.answer.strip():
-            # No judge is needed to see that nothing was said, and judges have been talked into praising it.
-            return CriterionResult(criterion.name, False, "empty answer")
-        votes = await asyncio.gather(
-            *(self._vote(request, criterion, number, http, gate, end) for number in range(self.votes))
-        )
-        met = count_votes([vote.met for vote in votes])
-        agreeing = [vote.reason for vote in votes if vote.met is met] or [votes[0].reason]
-        reason = agreeing[0] if met is not None or agreeing[0] else "the votes are tied"
-        return CriterionResult(criterion.name, met, reason, tuple(vote.met for vote in votes))
+        return {
+            n: one for call, votes in zip(calls, answers, strict=True) for n, one in zip(call, votes, strict=True)
+        }
 
     async def _vote(
-        self,
-        request: JudgeRequest,
-        criterion: Criterion,
-        number: int,
-        http: httpx.AsyncClient,
-        gate: asyncio.Semaphore,
-        end: float,
-    ) -> _Vote:
-        key = cache_key(
-            self.model, self.template, request.question, request.answer, criterion, self.sampling, number
-        )
-        known = self.cache.get(key)
-        if known is not None:
-            return _Vote(known[1], known[0])
-        messages = judge_prompt(
-            request.question, request.answer, criterion, self._nonce(request, criterion), self.template
-        )
+        self, request: JudgeRequest, criteria: Sequence[Criterion], vote: int, session: ChatSession, fresh: bool
+    ) -> list[_Vote]:
+        """The votes of one call, in the order of `criteria`."""
+        call = cache_key(
+            f"{self.chat.url} {self.chat.model}", self.template, request.question, request.answer, criteria,
+            self.sampling, vote, self.guided,
+        )  # fmt: skip
+        keys = [f"{call}/{place}" for place in range(len(criteria))]
+        known = [None if fresh else self.cache.get(key) for key in keys]
+        if all(verdict is not None for verdict in known):
+            return [_Vote(v.met, v.reason, v.evidence) for v in known if v is not None]
+        nonce = self._nonce(request, criteria)
         try:
-            async with asyncio.timeout_at(end), gate:
-                text = await self._ask(messages, self.sampling.seed + number, http)
-        except TimeoutError:
-            return _Vote(None, f"the judge missed the deadline of {self.deadline} s")
-        except _JudgeError as error:
-            return _Vote(None, str(error))
-        verdict = parse_verdict(text)
-        if verdict is None:
-            return _Vote(None, f"the judge's reply holds no single verdict: {text[:120]!r}")
-        self.cache.put(key, *verdict)
-        return _Vote(verdict[1], verdict[0])
+            text = await session.complete(
+                judge_prompt(request.question, request.answer, criteria, nonce, self.template),
+                self.sampling.temperature,
+                self.sampling.max_tokens,
+                self.sampling.seed + vote,
+                response_format(len(criteria)) if self.guided else None,
+            )
+        except ChatError as error:
+            return [_Vote(None, str(error))] * len(criteria)
+        verdicts = parse_verdicts(text, len(criteria))
+        if verdicts is None:
+            return [_Vote(None, f"the judge's reply is not the JSON asked for: {text[:120]!r}")] * len(criteria)
+        shown = shown_answer(request.answer, nonce, self.template)
+        return [self._counted(verdict, key, shown) for verdict, key in zip(verdicts, keys, strict=True)]
 
-    async def _ask(self, messages: list[dict[str, str]], seed: int, http: httpx.AsyncClient) -> str:
-        body = {
-            "model": self.model,
-            "messages": messages,
-            "temperature": self.sampling.temperature,
-            "max_tokens": self.sampling.max_tokens,
-            "seed": seed,
-        }
-        problem = ""
-        for attempt in range(self.max_retries + 1):
-            if attempt:
-                await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE))
-            try:
-                response = await http.post(self.url, json=body)
-            except httpx.TransportError as error:
-                problem = f"{type(error).__name__} {error}".strip()
-                continue
-            if response.status_code == 200:
-                return _reply_text(response)
-            problem = f"HTTP {response.status_code}: {response.text[:120]}"
-            if response.status_code < 500 and response.status_code not in _RETRIED:
-                break
-        raise _JudgeError(f"the judge at {self.url} gave no reply: {problem}")
+    def _counted(self, verdict: JudgeVerdict, key: str, shown: str) -> _Vote:
+        if not supported(verdict, shown):
+            return _Vote(None, f"met, but its evidence is not in the answer: {verdict.evidence[:80]!r}")
+        self.cache.put(key, verdict)
+        return _Vote(verdict.met, verdict.reason, verdict.evidence)
 
-    def _nonce(self, request: JudgeRequest, criterion: Criterion) -> str:
-        text = "\0".join((request.question, request.answer, criterion.text)).encode("utf-8", "surrogatepass")
-        return hashlib.blake2b(text, digest_size=2, key=self._nonce_key).hexdigest()
+    def _nonce(self, request: JudgeRequest, criteria: Sequence[Criterion]) -> str:
+        # Four characters are enough: the nonce cannot be guessed into the answer, as its marks are taken out of it.
+        texts = (request.question, request.answer, *(criterion.text for criterion in criteria))
+        data = "\0".join(texts).encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(data, digest_size=2, key=self._nonce_key).hexdigest()
 
     def close(self) -> None:
         self.cache.close()
 
 
-def _reply_text(response: httpx.Response) -> str:
-    try:
-        text = response.json()["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise _JudgeError(f"the judge's response is no chat completion: {response.text[:120]!r}") from error
-    if not isinstance(text, str):
-        raise _JudgeError(f"the judge's response has no text: {response.text[:120]!r}")
-    return text
+def _without_judge(criterion: Criterion, answer: str) -> CriterionResult | None:
+    """The result of a criterion that needs no judge."""
+    if criterion.check is not None:
+        return CriterionResult(criterion.name, check_criterion(criterion.check, answer), "checked")
+    if not says_something(sanitise(answer)):
+        # No judge is needed to see that nothing was said, and judges have been talked into praising it (":", "."):
+        # arXiv:2507.08794.
+        return CriterionResult(criterion.name, False, "empty answer")
+    return None
+
+
+def _majority(criterion: Criterion, votes: Sequence[_Vote]) -> CriterionResult:
+    met = count_votes([vote.met for vote in votes])
+    first = next((vote for vote in votes if vote.met is met), votes[0])
+    reason = first.reason if met is not None or all(vote.met is None for vote in votes) else "the votes are tied"
+    quote = first.quote if met else ""
+    return CriterionResult(criterion.name, met, reason, tuple(vote.met for vote in votes), quote)

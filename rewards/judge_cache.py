@@ -8,36 +8,43 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from rewards.judge_reply import JudgeVerdict, parse_verdicts
+
 
 class JudgeCache:
-    """A map from `judge_prompt.cache_key` to (reason, met). Not for use from two threads at once."""
+    """A map from `judge_prompt.cache_key` to the verdict of one criterion. Not for use from two threads at once.
+
+    A file that cannot be read or written (a full disk) costs nothing but the verdicts that it would have saved.
+    """
 
     def __init__(self, path: str | Path | None = None):
-        self._memory: dict[str, tuple[str, bool]] = {}
+        self._memory: dict[str, JudgeVerdict] = {}
         self._file: sqlite3.Connection | None = None
         if path is not None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             self._file = sqlite3.connect(path, check_same_thread=False, timeout=10)
             with self._file:
-                self._file.execute(
-                    "CREATE TABLE IF NOT EXISTS verdicts "
-                    "(key TEXT PRIMARY KEY, reason TEXT NOT NULL, met INTEGER NOT NULL)"
-                )
+                self._file.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
 
-    def get(self, key: str) -> tuple[str, bool] | None:
+    def get(self, key: str) -> JudgeVerdict | None:
         if key not in self._memory and self._file is not None:
-            row = self._file.execute("SELECT reason, met FROM verdicts WHERE key = ?", (key,)).fetchone()
-            if row is not None:
-                self._memory[key] = (row[0], bool(row[1]))
+            try:
+                row = self._file.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+            except sqlite3.Error:
+                return None
+            known = None if row is None else parse_verdicts(row[0])
+            if known is not None:
+                self._memory[key] = known[0]
         return self._memory.get(key)
 
-    def put(self, key: str, reason: str, met: bool) -> None:
-        self._memory[key] = (reason, met)
+    def put(self, key: str, verdict: JudgeVerdict) -> None:
+        self._memory[key] = verdict
         if self._file is not None:
-            with self._file:
-                self._file.execute(
-                    "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)", (key, reason, int(met))
-                )
+            try:
+                with self._file:
+                    self._file.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, verdict.to_text()))
+            except sqlite3.Error:
+                return
 
     def close(self) -> None:
         if self._file is not None:

@@ -8,10 +8,12 @@ from collections import Counter
 
 import pytest
 
-from rewards.judge_prompt import JudgeTemplate, parse_verdict
+from rewards.judge_prompt import JudgeTemplate
+from rewards.judge_reply import parse_verdicts, supported
+from rewards.prose import sentences as sentences_of
 from rewards.rubric import check_criterion, count_sentences
 from rollout.records import Split
-from specialists.judge_data import KINDS, JudgeExample, judge_example, sentences_of
+from specialists.judge_data import KINDS, JudgeExample, judge_example
 from specialists.writing import DOMAIN  # noqa: F401
 
 
@@ -21,8 +23,9 @@ def examples(count: int, split: Split = "train") -> list[JudgeExample]:
 
 def test_the_target_is_the_truth_in_the_form_that_is_parsed() -> None:
     for example in examples(800):
-        assert parse_verdict(example.target) == (example.reason, example.met)
+        assert parse_verdicts(example.target) == (example.verdict,)
         assert check_criterion(example.criterion.truth or {}, example.answer) == example.met
+        assert supported(example.verdict, example.answer), example
 
 
 def test_every_kind_is_half_met() -> None:
@@ -36,19 +39,19 @@ def test_every_kind_is_half_met() -> None:
 def test_reasons_follow_from_the_answer_alone() -> None:
     """The verdict can be read off the reason: what is quoted, counted or found at the edge."""
     for example in examples(1000):
-        check = example.criterion.truth or {}
+        check, reason = example.criterion.truth or {}, example.verdict.reason
         if not example.answer.strip():
-            assert example.reason == "empty." and not example.met
-        elif check["kind"] in ("contains", "excludes"):
-            found = example.reason.startswith("says ")
-            assert found == (example.met == (check["kind"] == "contains"))
-            assert found or example.reason == f"no {check['text']}."
+            assert reason == "empty." and not example.met
+        elif check["kind"] == "contains":
+            found = reason.startswith("says ")
+            assert found == example.met
+            assert found or reason == f"no {check['text']}."
         elif check["kind"] == "sentences":
             assert len(sentences_of(example.answer.strip())) == count_sentences(example.answer)
-            *_, last = re.findall(r"(?:^| )(\d+) ", example.reason.split(", want ")[0])
+            *_, last = re.findall(r"(?:^| )(\d+) ", reason.split(", want ")[0])
             assert (int(last) == check["count"]) == example.met
         else:
-            edge = example.reason.split(" ")[1].rstrip(".").casefold()
+            edge = reason.split(" ")[1].rstrip(".").casefold()
             text = check["text"].casefold()
             fits = edge.startswith(text) if check["kind"] == "starts_with" else edge.endswith(text)
             assert fits == example.met
@@ -72,7 +75,7 @@ def test_prompts_hold_the_answer_between_unpredictable_marks() -> None:
 
 
 def test_a_template_of_ones_own() -> None:
-    template = JudgeTemplate(user="{question}|{answer}|{criterion}")
+    template = JudgeTemplate(user="{question}|{answer}|{criteria}")
     example = judge_example(5, "train", template)
     assert example.messages[-1]["content"].count("|") >= 2
     assert example.answer == judge_example(5, "train").answer
