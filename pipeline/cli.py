@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.commands import configuring, looking, running, using
+from pipeline.commands import auditing, configuring, looking, running, using
 from pipeline.quiet import set_environment
 
 app = typer.Typer(
@@ -20,6 +20,9 @@ app.command()(looking.status)
 app.command("list")(looking.list_runs)
 app.add_typer(configuring.app, name="config")
 app.command()(looking.doctor)
+app.command(
+    epilog="For example: pipeline audit-rewards --area math, or pipeline audit-rewards --reward my_rewards:brevity."
+)(auditing.audit_rewards)
 app.command()(using.export)
 app.command(epilog="For example: pipeline chat specialists/math --mode direct -p 'What is 2 + 2?'")(using.chat)
 

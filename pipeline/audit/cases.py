@@ -52,15 +52,15 @@ class TextSubject:
     """One completion to a question with a short answer.
 
     `grader` is `logic/FAMILY` for the `logic` domain (circuits, knights, orderings), else the name of a grader that
-    own data may choose; `options` are further fields that this grader reads (say `{"choices": […]}`). The answer stands
-    in the completion as that grader wants it (in a box).
+    own data may choose (`rewards.graders`), with the `choices` of a multiple-choice question. The answer stands in the
+    completion as that grader wants it (most in a box).
     """
 
     grader: str
     truth: Any
     completion: str
     question: str = "What is the answer?"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    choices: tuple[str, ...] = ()
     mode: Mode = "direct"
     language: str = "en"
     stop_reason: StopReason = "stop"
@@ -70,8 +70,7 @@ class TextSubject:
         domain, _, family = self.grader.partition("/")
         if family:
             return _task(domain, self, answer=self.truth, family=family)
-        world = {"grader": self.grader, **self.options}
-        return _task(OWN_VERIFIABLE, self, answer=self.truth, environment=world)
+        return _task(OWN_VERIFIABLE, self, answer=self.truth, grader=self.grader, choices=self.choices)
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,8 @@ Policy = Callable[[Task, Sequence[str]], str | Cut]
 @dataclass(frozen=True)
 class AgentSubject:
     """A conversation of a scripted policy in a generated task of a built-in domain: real conversation loop, real
-    environment, real grader. The task is `generate(Request(seed, split, mode, (level,), (language,)))`.
+    environment, real grader. The task is `generate(Request(seed, split, mode, (level,), (language,)))`; the criteria of
+    a general domain are checked by their hidden truth, as a judge that is never wrong would.
     """
 
     domain: str

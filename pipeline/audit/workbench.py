@@ -30,6 +30,8 @@ from specialists import DOMAINS, get_domain
 from specialists.base import Domain, Request
 
 LANGUAGES = ["en", "zh"]
+OWN_REWARD = "own_reward"
+"""Domain whose tasks a reward function under audit pays."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,13 @@ class Bench:
 
     Args:
         own: a domain under audit, beside the built-in ones.
+        reward: dotted path of a reward function under audit; it pays the tasks of `OWN_REWARD`.
     """
 
-    def __init__(self, own: Domain | None = None) -> None:
+    def __init__(self, own: Domain | None = None, reward: str | None = None) -> None:
         self.config = audit_config(own)
+        if reward is not None:
+            self.config.domains[OWN_REWARD] = DomainConfig(languages=LANGUAGES, reward=reward)
         self.player = Player()
         self._judge = ScriptedJudge()
         self.grader = AuditGrader(self.config, self._judge.url, {} if own is None else {own.name: own})
@@ -82,7 +87,7 @@ class Bench:
         if self.grader.judge is not None:
             self.grader.judge.close()
         self.grader.judge = judge_client(self.config, self._judge.url)
-        self.grader.judge.max_retries = 1
+        self.grader.judge.chat.max_retries = 1
 
     def grade(self, task: Task, members: Sequence[Member], reply: Reply | None = None) -> list[Reward]:
         """The rewards of one group of one-turn completions, in order."""
@@ -106,7 +111,7 @@ class Bench:
             return _payment(subject.provoke(self))
         if isinstance(subject, AgentSubject):
             request = Request(subject.seed, subject.split, subject.mode, (subject.level,), (subject.language,))
-            task = get_domain(subject.domain).generate(request)
+            task = checkable(get_domain(subject.domain).generate(request))
             return _payment(self.grader.grade([[self.play(task, subject.policy)]])[0][0])
         if isinstance(subject, RewardSubject):
             rewards = self.grade(subject.task, subject.members)
@@ -116,6 +121,11 @@ class Bench:
         reply = subject.reply if isinstance(subject, JudgeSubject) else None
         member = Member(subject.completion, stop_reason=subject.stop_reason)
         return _payment(self.grade(subject.task, [member], reply)[0])
+
+
+def checkable(task: Task) -> Task:
+    """The task with those criteria checked by a program whose truth is known: the audit needs no judge for them."""
+    return replace(task, rubric=tuple(replace(c, check=c.known, truth=None) for c in task.rubric))
 
 
 def audit_config(own: Domain | None = None) -> Config:
