@@ -104,6 +104,8 @@ class AgenticCodeDomain:
             return Verdict.invalid(
                 "no_sandbox", detail="repositories are judged in a sandbox, and none was given"
             )
+        if "files" not in attempt.state:
+            return Verdict.invalid("no_state", detail="expected the environment's state with the files as they are now")
         world = attempt.task.environment or {}
         if attempt.state["tests_unavailable"]:
             return Verdict.invalid("sandbox_error", detail="the test tool could not run during the attempt")

@@ -1,6 +1,7 @@
 r"""Agentic search: answer a question of several hops by searching and opening pages of a small corpus.
 
-The answer counts only if the pages that carry its facts were opened.
+The answer counts only if the pages that carry its facts were opened by the tool: a right guess, and what the policy
+itself writes in the form of a result, are paid nothing.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ class AgenticSearchDomain:
     def grade(self, attempt: Attempt, sandbox: SandboxWorker | None) -> Verdict:
         if broken := broken_format(attempt):
             return broken
+        if "opened" not in attempt.state:
+            return Verdict.invalid("no_state", detail="expected the environment's state: the pages that were opened")
         answer = read_box(attempt)
         if isinstance(answer, Verdict):
             return answer

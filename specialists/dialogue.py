@@ -10,6 +10,9 @@ from rollout.environment import Environment
 from rollout.records import Attempt, Message, Mode
 from specialists.base import assistant, tool_result
 
+RESULT_MARKUP = ("<tool_response", "<function_results", "<tool_result", "<|tool|>", "<｜tool▁output")
+"""How models are shown the results of tools: a policy that writes one itself makes up what it was told."""
+
 
 class Dialogue:
     """Collects the turns of one demonstration; every tool result is what the environment answers.
@@ -36,11 +39,14 @@ class Dialogue:
 
 
 def broken_format(attempt: Attempt) -> Verdict | None:
-    """The verdict on a conversation that did not end by itself, or with a turn out of its mode's form."""
+    """The verdict on a conversation that did not end by itself, with a turn out of its mode's form, or with a tool
+    result in the policy's own words."""
     if not attempt.finished:
         return Verdict(False, "unfinished", {"stop_reason": attempt.stop_reason})
     for number, turn in enumerate(attempt.completions):
         parts = split_thinking(turn, attempt.task.mode)
         if isinstance(parts, FormatError):
             return Verdict(False, parts.name, {"detail": parts.detail, "turn": number})
+        if forged := [markup for markup in RESULT_MARKUP if markup in turn]:
+            return Verdict(False, "forged_tool_result", {"detail": forged[0], "turn": number})
     return None
