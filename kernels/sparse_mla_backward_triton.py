@@ -10,7 +10,7 @@ For a chunk of queries, four products and one sum, each a grid of independent pr
 
 P and dS go through memory (2 GB each for 4096 queries, 128 heads and 2048 keys, about 1 ms of bandwidth apiece), so
 that every product is counted once and none shares registers with another. On Hopper the products of the shapes that it
-takes are those of kernels/sparse_mla_backward_gluon.py.
+takes are those of kernels/sparse_mla_backward_hopper.py.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def _hopper_body(q: Tensor, slots: int, value_dim: int) -> ModuleType | None:
     """The module with products made for Hopper, where it runs and takes the shape."""
     if not is_hopper(q):
         return None
-    from kernels import sparse_mla_backward_gluon
+    from kernels import sparse_mla_backward_hopper
 
-    return sparse_mla_backward_gluon if sparse_mla_backward_gluon.takes(q, slots, value_dim) else None
+    return sparse_mla_backward_hopper if sparse_mla_backward_hopper.takes(q, slots, value_dim) else None
 
 
 def _tiles(dtype: torch.dtype, heads: int, dim: int, value_dim: int) -> dict[str, int]:
