@@ -21,8 +21,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from kernels.gluon_names import barrier
 from kernels.gluon_latent_rows import gather_q, produce, produce_fp8
+from kernels.gluon_names import barrier
 from kernels.quantize import latent_views
 
 HEADS = 64
