@@ -19,8 +19,10 @@ from typing import Any
 from pipeline.config.schema import DataConfig
 from pipeline.errors import UsageError
 from pipeline.sources import MISSING, Row, SourceError, lookup, read_rows
+from rewards.graders import GRADERS, truth_problem
 from rewards.rubric import rubric_problem
 from rollout.records import MODES, Mode, Split, Task, TaskError
+from specialists import DOMAINS
 
 HELDOUT_ONE_IN = 10
 """Without a held-out source, one problem in this many is held out, by the hash of its content."""
@@ -29,8 +31,8 @@ SHOWN = 20
 """Bad rows shown in a `DataError`."""
 
 TASK_FIELDS = tuple(f.name for f in dataclasses.fields(Task))
-JSON_FIELDS = ("messages", "tests", "rubric", "environment", "provenance")
-TEXT_FIELDS = ("mode", "family", "language")
+JSON_FIELDS = ("messages", "choices", "tests", "rubric", "environment", "provenance")
+TEXT_FIELDS = ("mode", "family", "language", "grader")
 
 
 class DataError(UsageError):
@@ -159,6 +161,7 @@ def _to_task(row: Row, fields: Mapping[str, str], defaults: Mapping[str, Any], d
     task = Task.from_json({**values, "domain": domain})
     if task.rubric and (problem := rubric_problem(task.rubric)):
         raise TaskError(f"field 'rubric': {problem}")
+    _check_grader(task)
     return task
 
 
@@ -193,7 +196,10 @@ def _check(values: dict[str, Any]) -> None:
     if isinstance(level := values.get("difficulty"), float) and level.is_integer():
         values["difficulty"] = int(level)
     answer = values.get("answer")
-    if isinstance(answer, int) and not isinstance(answer, bool):
+    if values.get("grader") in GRADERS and not GRADERS[values["grader"]].boxed:
+        # Their truths are JSON, which a column of texts holds in writing.
+        values["answer"] = _parse("answer", answer) if isinstance(answer, str) else answer
+    elif isinstance(answer, int) and not isinstance(answer, bool):
         values["answer"] = str(answer)
     elif isinstance(answer, float) and math.isfinite(answer):
         values["answer"] = f"{answer:.15g}"
@@ -202,6 +208,23 @@ def _check(values: dict[str, Any]) -> None:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise TaskError(f"field {name!r}: can not be written as JSON: {error}") from error
+
+
+def _check_grader(task: Task) -> None:
+    """A truth that its grader can not use would make every sample of the task invalid."""
+    if not task.grader:
+        if task.choices:
+            raise TaskError("field 'choices': only the grader 'choice' reads them; set `grader` to it")
+        return
+    if task.domain in DOMAINS:
+        raise TaskError(
+            f"field 'grader': the built-in domain {task.domain} grades its answers itself; leave it out, or give the "
+            "data a domain of its own"
+        )
+    if task.grader not in GRADERS:
+        raise TaskError(f"field 'grader': unknown grader {task.grader!r}{_suggest(task.grader, list(GRADERS))}")
+    if (problem := truth_problem(task.grader, task.answer, task.choices)) is not None:
+        raise TaskError(f"field 'answer': {problem}")
 
 
 def _parse(name: str, text: str) -> Any:

@@ -1,7 +1,7 @@
-"""Graders for short answers: exact, set, multiple choice, ordering and question answering.
+"""Text as graders compare it, and the graders of exact, ordered and unordered answers.
 
-All compare normalised text and give a boolean: no partial credit, because every partial-credit rule (F1,
-covered substring, share of items) is paid by an answer that lists everything.
+All compare normalised text and give a boolean: no partial credit, because every partial-credit rule (covered
+substring, share of items) is paid by an answer that lists everything.
 """
 
 from __future__ import annotations
@@ -9,101 +9,120 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 from rewards.types import Verdict
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_CHOICE = re.compile(r"^\(?\s*([a-z])\s*[).:]?$")
-_INVISIBLE = frozenset("\u200b\u200c\u200d\u2060\ufeff\u00ad")
+INVISIBLE = frozenset(
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
+    "\u2060\u2061\u2062\u2063\u2064\u2066\u2067\u2068\u2069\u206a\u206b\u206c\u206d\u206e\u206f\u3164\ufeff\uffa0"
+)
+"""Characters that a reader does not see: zero-width, soft hyphen, direction marks, blank fillers."""
+_DROP_INVISIBLE = dict.fromkeys(map(ord, INVISIBLE))
+
+_WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|textup|emph|mathrm|mathbf|mathit|operatorname)\s*\{")
+_MARKS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"), ("`", "`"))
+_BRACKETS = ((r"\left\{", r"\right\}"), (r"\{", r"\}"), ("[", "]"), ("{", "}"), ("(", ")"))
+_BULLET = re.compile(r"^[-*•]\s+")
+SEPARATORS = (",", ";", "、", "\n")
+"""What may stand between the items of a list; one that occurs inside an item of the truth separates nothing."""
+_WORD_SEPARATORS = (re.compile(r"(?:^|\s+)and\s+", re.IGNORECASE), re.compile("[和与]"))
 
 
 def normalise(text: str) -> str:
     """NFKC, lower case, single spaces, no punctuation at either end. Inner punctuation stays: 3.5 is not
     35.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    visible = "".join(character for character in folded if character not in _INVISIBLE)
-    words = " ".join(visible.split())
+    words = " ".join(visible(unicodedata.normalize("NFKC", text).casefold()).split())
     start, end = 0, len(words)
     while start < end and _is_edge(words[start]) and words[start] not in "-+":
         start += 1
-    while end > start and _is_edge(words[end - 1]) and words[end - 1] not in "%+":
+    while end > start and _is_edge(words[end - 1]) and words[end - 1] not in "%+#":
         end -= 1
     return words[start:end]
+
+
+def visible(text: str) -> str:
+    """The text without the characters that a reader does not see."""
+    return text.translate(_DROP_INVISIBLE)
 
 
 def _is_edge(character: str) -> bool:
     return character.isspace() or unicodedata.category(character).startswith("P")
 
 
+def unwrap(answer: str) -> str:
+    r"""The answer without what is only typesetting around all of it: `\text{…}`, `$…$`, `**…**`, backticks."""
+    text = answer.strip()
+    while True:
+        inner = _inside(text)
+        if inner is None:
+            return text
+        text = inner.strip()
+
+
+def _inside(text: str) -> str | None:
+    match = _WRAPPER.match(text)
+    if match and text.endswith("}") and "{" not in (inner := text[match.end() : -1]) and "}" not in inner:
+        return inner
+    for opening, closing in _MARKS:
+        if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
+            inner = text[len(opening) : -len(closing)]
+            if opening not in inner and closing not in inner:
+                return inner
+    return None
+
+
 def grade_exact(answer: str, truth: str) -> Verdict:
     """Equal after normalisation."""
-    return _compare(normalise(answer), normalise(truth))
+    return compare(normalise(unwrap(answer)), normalise(truth))
 
 
-def grade_choice(answer: str, truth: str, choices: Sequence[str] = ()) -> Verdict:
-    """One letter, as `B`, `(b)` or `B.`; where `choices` are given, the full text of the choice counts as
-    its letter.
-
-    `truth` is the letter. `choices[0]` is A. Raises `ValueError` for a truth that is no letter of the
-    choices.
-    """
-    gold = _letter(truth, choices)
-    if gold is None:
-        raise ValueError(f"the truth of a multiple-choice task must be a letter, got {truth!r}")
-    given = _letter(answer, choices)
-    if given is None:
-        return Verdict(False, "not_a_choice", {"answer": answer})
-    return _compare(given, gold)
-
-
-def _letter(text: str, choices: Sequence[str]) -> str | None:
-    match = _CHOICE.match(unicodedata.normalize("NFKC", text).strip().casefold())
-    if match:
-        letter = match.group(1)
-        return letter if not choices or ord(letter) - ord("a") < len(choices) else None
-    matching = [index for index, choice in enumerate(choices) if normalise(choice) == normalise(text)]
-    return chr(ord("a") + matching[0]) if len(matching) == 1 else None
-
-
-def grade_set(answer: str, truth: Sequence[str], separator: str = ",") -> Verdict:
+def grade_set(answer: str, truth: Sequence[str]) -> Verdict:
     """The same items in any order, nothing missing, nothing extra, nothing twice (unless the truth has it
     twice).
     """
-    given, gold = sorted(_items(answer, separator)), sorted(normalise(item) for item in truth)
-    return _compare(given, gold)
+    return compare(sorted(split_items(answer, truth)), sorted(normalise(item) for item in truth))
 
 
-def grade_ordering(answer: str, truth: Sequence[str], separator: str = ",") -> Verdict:
+def grade_ordering(answer: str, truth: Sequence[str]) -> Verdict:
     """The same items in the same order."""
-    return _compare(_items(answer, separator), [normalise(item) for item in truth])
+    return compare(split_items(answer, truth), [normalise(item) for item in truth])
 
 
-def grade_qa(answer: str, truths: Sequence[str]) -> Verdict:
-    """Exact match with any accepted truth, after normalisation and without English articles (the SQuAD
-    convention).
+def split_items(answer: str, truth: Sequence[str]) -> list[str]:
+    """The items of a list as it is written, normalised: in brackets or not, separated by what no item of the
+    truth contains (`SEPARATORS`, "and", 和, 与). An empty item is kept, so that "a,,b" is not "a,b".
     """
-    given = _without_articles(answer)
-    accepted = [_without_articles(truth) for truth in truths]
-    if not any(accepted):
-        raise ValueError(f"a question needs an accepted answer that is not empty, got {list(truths)!r}")
-    if given and given in accepted:
-        return Verdict(True, "equal", {"answer": given})
-    return Verdict(False, "different", {"answer": given, "accepted": accepted})
+    text = _without_brackets(unwrap(unicodedata.normalize("NFKC", answer)))
+    if not text.strip():
+        return []
+    items = [unicodedata.normalize("NFKC", item) for item in truth]
+    first = next((mark for mark in SEPARATORS if not any(mark in item for item in items)), "\n")
+    for mark in SEPARATORS:
+        if not any(mark in item for item in items):
+            text = text.replace(mark, first)
+    parts = text.strip("\n").split(first)
+    for pattern in _WORD_SEPARATORS:
+        if not any(pattern.search(f" {item} ") for item in items):
+            # "a, b, and c": the comma has separated already, the word then opens the last item.
+            parts = [piece for part in parts for piece in _cut(pattern, part)]
+    return [normalise(unwrap(_BULLET.sub("", part.strip()))) for part in parts]
 
 
-def _without_articles(text: str) -> str:
-    return " ".join(_ARTICLES.sub(" ", normalise(text)).split())
+def _cut(pattern: re.Pattern[str], part: str) -> list[str]:
+    pieces = pattern.split(part)
+    return pieces[1:] if len(pieces) > 1 and not pieces[0].strip() else pieces
 
 
-def _items(answer: str, separator: str) -> list[str]:
-    text = answer.strip()
-    if len(text) >= 2 and text[0] + text[-1] in ("[]", "{}", "()"):
-        text = text[1:-1]
-    # An empty item is kept, so that "a,,b" is not "a,b".
-    return [normalise(item) for item in text.split(separator)] if text.strip() else []
+def _without_brackets(text: str) -> str:
+    for opening, closing in _BRACKETS:
+        if len(text) >= len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
+            return text[len(opening) : -len(closing)]
+    return text
 
 
-def _compare(given: str | list[str], gold: str | list[str]) -> Verdict:
+def compare(given: Any, gold: Any) -> Verdict:
+    """Equal or different, with both sides as evidence; an answer of nothing equals nothing."""
     evidence = {"answer": given, "truth": gold}
-    return Verdict(True, "equal", evidence) if given == gold else Verdict(False, "different", evidence)
+    return Verdict(True, "equal", evidence) if given == gold and given else Verdict(False, "different", evidence)

@@ -11,15 +11,13 @@ on which the judge abstained makes the whole result invalid: guessing its verdic
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rewards.exact import normalise
-from rewards.language import language_consistency
-
-_SENTENCE_END = re.compile(r"[.!?。！？]+(?=\s|$)|[。！？]")
+from rewards.instructions import check_criterion as check_criterion
+from rewards.instructions import instruction_problem
+from rewards.prose import count_sentences as count_sentences
 
 Importance = Literal["essential", "important", "optional", "pitfall"]
 WEIGHTS: Mapping[str, float] = {"essential": 1.0, "important": 0.7, "optional": 0.3, "pitfall": 0.9}
@@ -55,10 +53,8 @@ class Criterion:
         if not (math.isfinite(self.points) and self.points > 0):
             raise ValueError(f"criterion {self.name!r} needs a positive weight, got {self.weight}")
         for spec in (self.check, self.truth):
-            if spec is not None and spec.get("kind") not in _CHECKS:
-                raise ValueError(
-                    f"criterion {self.name!r} has an unknown check {dict(spec)!r}; kinds: {sorted(_CHECKS)}"
-                )
+            if spec is not None and (problem := instruction_problem([spec])) is not None:
+                raise ValueError(f"criterion {self.name!r}: {problem}")
 
     @property
     def points(self) -> float:
@@ -159,62 +155,3 @@ def combine_criteria(criteria: Sequence[Criterion], results: Sequence[CriterionR
         passed=all(satisfied),
         criteria=tuple(results),
     )
-
-
-def check_criterion(spec: Mapping[str, Any], answer: str) -> bool:
-    """Whether `answer` meets a programmatic criterion. Pure; an empty answer meets none.
-
-    Kinds: `contains` (text, optional times), `excludes` (text), `equals` (text), `starts_with` (text),
-    `ends_with` (text), `sentences` (count, or min/max), `max_words` (count), `min_words` (count),
-    `language` (language, optional languages and min_share). Text is compared after NFKC, case folding and
-    space folding. Raises `ValueError` for an unknown kind and `KeyError` for a missing field.
-    """
-    kind = spec.get("kind")
-    if kind not in _CHECKS:
-        raise ValueError(f"unknown check {dict(spec)!r}; kinds: {sorted(_CHECKS)}")
-    return bool(answer.strip()) and _CHECKS[kind](spec, answer)
-
-
-def count_sentences(text: str) -> int:
-    """Sentences by their end marks; a last sentence without one counts too."""
-    ends = list(_SENTENCE_END.finditer(text.strip()))
-    rest = text.strip()[ends[-1].end() :] if ends else text
-    return len(ends) + bool(rest.strip())
-
-
-def _contains(spec: Mapping[str, Any], answer: str) -> bool:
-    """Whole words, so that "art" is not found in "start"; a text in Han characters has no word edges."""
-    wanted = normalise(spec["text"])
-    found = re.findall(rf"(?<![a-z0-9]){re.escape(wanted)}(?![a-z0-9])", _folded(answer))
-    return len(found) >= spec.get("times", 1)
-
-
-def _folded(text: str) -> str:
-    # The marker words keep `normalise` from cutting punctuation at the ends.
-    return normalise(f"x {text} x")[2:-2]
-
-
-def _sentences(spec: Mapping[str, Any], answer: str) -> bool:
-    count = count_sentences(answer)
-    if "count" in spec:
-        return count == int(spec["count"])
-    return int(spec.get("min", 0)) <= count <= spec.get("max", math.inf)
-
-
-def _language(spec: Mapping[str, Any], answer: str) -> bool:
-    languages = spec.get("languages", ("en", "zh"))
-    score = language_consistency(answer, spec["language"], languages, min_letters=spec.get("min_letters", 4))
-    return score.share is not None and score.share >= spec.get("min_share", 0.8)
-
-
-_CHECKS: dict[str, Callable[[Mapping[str, Any], str], bool]] = {
-    "contains": _contains,
-    "excludes": lambda spec, answer: not _contains(spec, answer),
-    "equals": lambda spec, answer: normalise(answer) == normalise(spec["text"]),
-    "starts_with": lambda spec, answer: _folded(answer).startswith(_folded(spec["text"])),
-    "ends_with": lambda spec, answer: normalise(answer).endswith(normalise(spec["text"])),
-    "sentences": _sentences,
-    "max_words": lambda spec, answer: len(answer.split()) <= int(spec["count"]),
-    "min_words": lambda spec, answer: len(answer.split()) >= int(spec["count"]),
-    "language": _language,
-}

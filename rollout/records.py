@@ -39,6 +39,9 @@ class Task:
         mode: `thinking` opens a thought, `direct` answers at once.
         language: language that the prompt is in and the answer is due in (ISO 639-1).
         answer: ground truth of a task with one answer; None where tests or a rubric judge.
+        grader: how the answer of a user's own task is judged, a kind of `rewards.graders`; empty for that table's
+            default, and in the built-in domains, which grade their answers themselves.
+        choices: texts of a multiple-choice question, the first is A; empty where they are not known.
         tests: hidden tests, JSON objects in the form that the domain's grader reads.
         rubric: criteria of a task that the generative reward model judges.
         environment: what the domain's environment is built from (a mini-repository, a corpus); None for one turn.
@@ -53,6 +56,8 @@ class Task:
     family: str = ""
     language: str = "en"
     answer: Any = None
+    grader: str = ""
+    choices: tuple[str, ...] = ()
     tests: tuple[Mapping[str, Any], ...] = ()
     rubric: tuple[Criterion, ...] = ()
     environment: Mapping[str, Any] | None = None
@@ -69,6 +74,13 @@ class Task:
                 raise TaskError(f"field 'messages[{number}]': expected an object with 'role' and 'content'")
             if not isinstance(message.get("content"), str):
                 raise TaskError(f"field 'messages[{number}].content': expected a string")
+        if not isinstance(self.grader, str) or not all(isinstance(choice, str) for choice in self.choices):
+            raise TaskError(
+                f"fields 'grader' and 'choices': expected a name and a list of texts, got {self.grader!r} "
+                f"and {self.choices!r:.60}"
+            )
+        if self.rubric and (self.grader or self.choices):
+            raise TaskError("fields 'grader' and 'rubric' are two ways to judge; keep one")
         if self.mode not in MODES:
             raise TaskError(f"field 'mode': expected one of {', '.join(MODES)}, got {self.mode!r}")
         if not isinstance(self.difficulty, int) or isinstance(self.difficulty, bool) or self.difficulty < 1:
@@ -89,6 +101,7 @@ class Task:
     def to_json(self) -> dict[str, Any]:
         row = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         row["messages"] = list(self.messages)
+        row["choices"] = list(self.choices)
         row["tests"] = [dict(test) for test in self.tests]
         row["rubric"] = [criterion.to_json() for criterion in self.rubric]
         row["environment"] = None if self.environment is None else dict(self.environment)
@@ -105,7 +118,7 @@ class Task:
             if row.get(name) is None:
                 raise TaskError(f"field {name!r}: missing")
         values = {name: value for name, value in row.items() if value is not None or name == "answer"}
-        for name in ("messages", "tests", "rubric"):
+        for name in ("messages", "tests", "rubric", "choices"):
             if name in values and (isinstance(values[name], str) or not isinstance(values[name], Sequence)):
                 raise TaskError(f"field {name!r}: expected a list, got {type(values[name]).__name__}")
         for name in ("environment", "provenance"):
@@ -116,6 +129,7 @@ class Task:
                 raise TaskError(f"field 'tests[{number}]': expected an object, got {type(test).__name__}")
         values["messages"] = tuple(values["messages"])
         values["tests"] = tuple(values.get("tests", ()))
+        values["choices"] = tuple(values.get("choices", ()))
         try:
             values["rubric"] = tuple(Criterion.from_json(item) for item in values.get("rubric", ()))
         except (KeyError, TypeError, ValueError) as error:

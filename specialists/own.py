@@ -1,12 +1,11 @@
-"""A domain that consists of the user's own tasks: one turn, an answer in a box, or a rubric."""
+"""A domain that consists of the user's own tasks: one turn, judged by a grader that they name or a rubric."""
 
 from __future__ import annotations
 
 import random
 
-from rewards.exact import grade_exact
-from rewards.extract import FormatError, boxed_answer, split_thinking
-from rewards.math import grade_math
+from rewards.extract import FormatError, split_thinking
+from rewards.graders import DEFAULT, grade_answer
 from rewards.rubric import check_criterion
 from rewards.sandbox import SandboxWorker
 from rewards.types import Verdict
@@ -36,8 +35,8 @@ class OwnDomain:
         return None
 
     def grade(self, attempt: Attempt, sandbox: SandboxWorker | None) -> Verdict:
-        """The boxed answer against `task.answer`: as text first, then as mathematics. General tasks: by those criteria
-        that a program can check."""
+        """The answer against `task.answer`, by the grader that the task names (`rewards.graders`; a number or an
+        expression in a box where it names none). General tasks: by those criteria that a program can check."""
         parts = split_thinking(attempt.final, attempt.task.mode, attempt.finished)
         if isinstance(parts, FormatError):
             return Verdict(False, parts.name, {"detail": parts.detail})
@@ -45,11 +44,8 @@ class OwnDomain:
             return _checked(attempt.task, parts.answer_text)
         if attempt.task.answer is None:
             return Verdict.invalid(f"task {attempt.task.id} has no answer to compare with")
-        answer = boxed_answer(parts.answer_text)
-        if isinstance(answer, FormatError):
-            return Verdict(False, answer.name, {"detail": answer.detail})
-        exact = grade_exact(answer, str(attempt.task.answer))
-        return exact if exact.correct else grade_math(answer, str(attempt.task.answer), sandbox)
+        task = attempt.task
+        return grade_answer(task.grader or DEFAULT, parts.answer_text, task.answer, task.choices, sandbox)
 
 
 def _checked(task: Task, answer: str) -> Verdict:
