@@ -4,16 +4,16 @@ The sandbox gets inputs and gives outputs; the comparison and the expected value
 anything that the program reports about itself are never evidence. All tests must pass: partial credit pays
 for hard-coding.
 
-A verdict's reason is `ok`, `wrong`, how the program ended (`runtime_error`, `cpu_limit`, `wall_limit`, `memory`,
-`output_limit`) or, where there is no verdict, what failed (`sandbox_error`, `checker_error`, `bad_tests`, `no_tests`,
-`no_hidden_tests`).
+A verdict's reason is `ok`, `wrong`, how the program ended (`compile_error`, `runtime_error`, `cpu_limit`, `wall_limit`,
+`memory`, `output_limit`) or, where there is no verdict, what failed (`sandbox_error`, `checker_error`, `bad_tests`,
+`no_tests`, `no_hidden_tests`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rewards.checkers import (
     FUNCTION_CHECKERS,
@@ -33,8 +33,15 @@ _FIRST_ROUND, _ROUND = 2, 8
 _SHOWN_CHARS = 200
 
 
+Language = Literal["python", "cpp"]
+
+
 def grade_program(
-    source: str, tests: Sequence[Mapping[str, Any]], worker: SandboxWorker, checker: Checker = None
+    source: str,
+    tests: Sequence[Mapping[str, Any]],
+    worker: SandboxWorker,
+    checker: Checker = None,
+    language: Language = "python",
 ) -> Verdict:
     """Run `source` once per test `{"stdin": ..., "stdout": ...}`; outputs are compared by tokens between white space.
 
@@ -51,11 +58,12 @@ def grade_program(
         return refused
     if compare is not None and not any(str(test["stdout"]).split() for test in tests):
         return Verdict.invalid("bad_tests", error="every expected output is empty: doing nothing would pass")
+    make_job = Job.cpp if language == "cpp" else Job.program
     outputs: list[str] = []
     while len(outputs) < len(tests):
         start = len(outputs)
         chunk = tests[start : start + (_ROUND if start else _FIRST_ROUND)]
-        results = worker.run_many([Job.program(source, test["stdin"]) for test in chunk])
+        results = worker.run_many([make_job(source, test["stdin"]) for test in chunk])
         for test, result in zip(chunk, results, strict=True):
             index = len(outputs)
             if result.status == "sandbox_error":

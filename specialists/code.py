@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from rewards.code import grade_function, grade_program
+from rewards.code import Language, grade_function, grade_program
 from rewards.extract import FormatError, code_block, split_thinking
 from rewards.sandbox import SandboxWorker
 from rewards.types import Verdict
@@ -39,6 +39,8 @@ READ: dict[Kind, str] = {
 }
 READS: dict[Kind, str] = {"number": "a number", "text": "a text", "list": "numbers"}
 FUNCTION = "f"
+TAGS: dict[str, Language] = {"python": "python", "cpp": "cpp", "c++": "cpp"}
+"""Tags of a code block and the language that they stand for."""
 CANDIDATES, TRIED = 400, 48
 
 HABITS: dict[Mode, dict[str, int]] = {
@@ -53,8 +55,9 @@ function for a program. `prose`: words instead of code."""
 class CodeDomain:
     """Compositions of small operations, as `def f(…)` or from stdin to stdout; level L composes L + 1.
 
-    Own problems say in `environment` which `function` to call (none: a program) and which `checker` says what is right
-    where more than one output is; their `tests` are as `rewards.code` reads them.
+    Own problems say in `environment` which `function` to call (none: a program), which `checker` says what is right
+    where more than one output is, and in `languages` whether a program may be in C++ as well (`cpp`); their `tests` are
+    as `rewards.code` reads them.
     """
 
     name = "code"
@@ -110,15 +113,30 @@ class CodeDomain:
 
     def grade(self, attempt: Attempt, sandbox: SandboxWorker | None) -> Verdict:
         split = split_thinking(attempt.final, attempt.task.mode, attempt.finished)
-        source = split if isinstance(split, FormatError) else code_block(split.answer_text)
-        if isinstance(source, FormatError):
-            return Verdict(False, source.name, {"detail": source.detail})
+        world = attempt.task.environment or {}
+        function, checker = world.get("function"), world.get("checker")
+        tags = TAGS if function is None and "cpp" in world.get("languages", ()) else {"python": TAGS["python"]}
+        read = split if isinstance(split, FormatError) else _tagged_block(split.answer_text, tags)
+        if isinstance(read, FormatError):
+            return Verdict(False, read.name, {"detail": read.detail})
         if sandbox is None:
             return Verdict.invalid("no_sandbox", detail="code is judged in a sandbox, and none was given")
-        world = attempt.task.environment or {}
-        if world.get("function") is None:
-            return grade_program(source, attempt.task.tests, sandbox, world.get("checker"))
-        return grade_function(source, world["function"], attempt.task.tests, sandbox, world.get("checker"))
+        source, language = read
+        if function is None:
+            return grade_program(source, attempt.task.tests, sandbox, checker, language)
+        return grade_function(source, function, attempt.task.tests, sandbox, checker)
+
+
+def _tagged_block(text: str, tags: Mapping[str, Language]) -> tuple[str, Language] | FormatError:
+    """The one code block of the answer, and the language that its tag names."""
+    refused = FormatError("wrong_language", f"expected a block tagged {' or '.join(tags)}")
+    for tag, language in tags.items():
+        block = code_block(text, tag)
+        if not isinstance(block, FormatError):
+            return block, language
+        if block.name != "wrong_language":
+            return block
+    return refused
 
 
 def _problem(rng: random.Random, family: str, level: int) -> tuple[Kind, tuple[Step, ...]]:

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from rewards.sandbox import Job
+from rewards.sandbox import Job, SandboxUnavailable
 from rollout.records import MODES, Attempt, Task
 from specialists.base import Request, split_of
 from specialists.code import DOMAIN, _source, _tests
@@ -119,3 +119,42 @@ def test_without_a_sandbox_there_is_no_opinion():
     task = tasks(1)[0]
     (message,) = DOMAIN.demonstrate(task, random.Random(0), careful=True)
     assert DOMAIN.grade(answered(task, message["content"]), None).correct is None
+
+
+def own(question, tests, **world):
+    message = {"role": "user", "content": question}
+    return Task("own/1", "code", (message,), "direct", tests=tuple(tests), environment=world)
+
+
+SQUARES = [{"stdin": str(n), "stdout": str(n * n)} for n in (2, 5, 11)]
+
+
+def test_own_problems_name_their_checker(sandbox):
+    task = own("Two factors.", [{"stdin": "15", "stdout": "3 5"}], function=None, checker={"source": FACTORS})
+    assert DOMAIN.grade(answered(task, "```python\ninput(); print(5, 3)\n```"), sandbox).correct is True
+    assert DOMAIN.grade(answered(task, "```python\ninput(); print(1, 15)\n```"), sandbox).reason == "wrong"
+    task = own("f(n): a divisor", [{"args": [15], "result": [3, 5]}], function="f", checker="one_of")
+    assert DOMAIN.grade(answered(task, "```python\ndef f(n): return 5\n```"), sandbox).correct is True
+
+
+FACTORS = "def check(given, output):\n    a, b = map(int, output.split())\n    return 1 < a < a * b == int(given)"
+CPP = "#include <iostream>\nint main() { long n; std::cin >> n; std::cout << n * n; }"
+
+
+def test_a_program_in_cpp_where_the_problem_takes_it(sandbox):
+    try:
+        sandbox.compiler()
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    task = own("Square.", SQUARES, function=None, languages=["python", "cpp"])
+    for tag in ("cpp", "c++", "C++"):
+        assert DOMAIN.grade(answered(task, f"```{tag}\n{CPP}\n```"), sandbox).correct is True
+    assert DOMAIN.grade(answered(task, "```python\nprint(int(input()) ** 2)\n```"), sandbox).correct is True
+    wrong = CPP.replace("n * n", "n + n")
+    assert DOMAIN.grade(answered(task, f"```cpp\n{wrong}\n```"), sandbox).reason == "wrong"
+    broken = DOMAIN.grade(answered(task, "```cpp\nint main( {\n```"), sandbox)
+    assert (broken.correct, broken.reason) == (False, "compile_error")
+    python_only = own("Square.", SQUARES, function=None)
+    assert DOMAIN.grade(answered(python_only, f"```cpp\n{CPP}\n```"), sandbox).reason == "wrong_language"
+    function = own("f", [{"args": [1], "result": 1}], function="f", languages=["python", "cpp"])
+    assert DOMAIN.grade(answered(function, f"```cpp\n{CPP}\n```"), sandbox).reason == "wrong_language"
