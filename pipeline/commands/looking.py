@@ -16,7 +16,7 @@ from pipeline.errors import EXIT_RESOURCES
 from pipeline.plan import step_text
 from pipeline.progress import duration, number_text
 from pipeline.runs import Manifest, Run, find_runs
-from pipeline.runs.events import Event, last_steps
+from pipeline.runs.events import Event, last_steps, read_alarms
 from pipeline.stages import STAGES
 
 KEY_NUMBERS = ("reward", "rewards/mean", "loss")
@@ -46,6 +46,9 @@ def status(folder: RunFolder = None, as_json: AsJson = False) -> None:
         )
     console.print(table)
     for row in rows:
+        if row["alarms"]:
+            last, more = row["alarms"][-1], len(row["alarms"]) - 1
+            console.print(f"alarm: {last}" + (f" ({more} before it)" if more else ""), markup=False, soft_wrap=True)
         if row["error"]:
             console.print(
                 f"{row['stage']}: {row['error']}  (details: {run.log(row['stage'])})",
@@ -116,8 +119,8 @@ def doctor(
 
 
 def stage_rows(run: Run) -> list[dict[str, Any]]:
-    """State, steps, key number and time of every stage of a run."""
-    events = run.events.read()
+    """State, steps, key number, time and alarms of every stage of a run."""
+    events, alarms = run.events.read(), read_alarms(run.events.path)
     steps = last_steps(events)
     alive = run.driver() is not None
     rows = []
@@ -135,6 +138,7 @@ def stage_rows(run: Run) -> list[dict[str, Any]]:
                 "key number": _key_number(manifest.summary if manifest else {}, mine),
                 "seconds": _seconds(run, manifest, state) if manifest else None,
                 "error": manifest.error if manifest else None,
+                "alarms": [alarm["alarm"] for alarm in alarms if alarm["stage"] == spec.name],
             }
         )
     return rows
