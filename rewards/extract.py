@@ -2,8 +2,8 @@
 
 A completion that breaks the format is *wrong* (value 0), not invalid: the policy can learn the format. Each
 failure has a name, so that a run shows which rule is broken how often. Strictness is the defence against
-the answer shotgun (`\\boxed{0} ... \\boxed{9}`), against a box inside the thinking and against a quoted
-prompt.
+the answer shotgun (`\\boxed{0} ... \\boxed{9}`), against a box inside the thinking, against a quoted prompt and
+against words after the box that take the answer back.
 """
 
 from __future__ import annotations
@@ -17,8 +17,21 @@ Mode = Literal["thinking", "direct"]
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 MAX_ANSWER_CHARS = 200
+MAX_CHARS_AFTER_BOX = 60
 
 _BOX = re.compile(r"\\boxed(?![A-Za-z])")
+_TEXT_COMMAND = re.compile(r"\\(?:text|mathrm)\{([^{}\\]*)\}")
+_CLOSING_MARKS = re.compile(
+    r"""\\[)\]]|\\end\{[a-z]+\*?\}|\^\\circ|\^\{\\circ\}|[°\s$*_`.,;:!)\]}'"。，！；：”’）】」]"""
+)
+# Words behind a box that change its value, offer another one or take it back; number words are digits.
+_SECOND_THOUGHT = re.compile(
+    r"\b(?:or|not?|but|wait|actually|instead|rather|wrong|incorrect|correction|maybe|perhaps|possibly|alternatively"
+    r"|answers?|should|could|might|ignore|except|minus|plus|times|percent|half|dozen|hundred|thousand"
+    r"|million|billion|trillion|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty)\b"
+    r"|[零〇一二三四五六七八九十百千万亿两半]|或|不|但|错|其实|应该|也许|可能|答案|更正|等等",
+    re.IGNORECASE,
+)
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([^\s`]*)[ \t]*$", re.MULTILINE)
 
 
@@ -69,6 +82,9 @@ def split_thinking(completion: str, mode: Mode, finished: bool = True) -> Thinki
 def boxed_answer(text: str, max_chars: int = MAX_ANSWER_CHARS) -> str | FormatError:
     """The content of the one `\\boxed{...}` in `text`; braces inside must balance (`\\{` and `\\}` do not
     count).
+
+    The box ends the answer. Behind it may stand closing marks and the short rest of its sentence ("apples.", a unit),
+    in letters only: a digit, a formula or a second thought there is another answer ("text_after_answer").
     """
     boxes = list(_BOX.finditer(text))
     if not boxes:
@@ -76,6 +92,7 @@ def boxed_answer(text: str, max_chars: int = MAX_ANSWER_CHARS) -> str | FormatEr
     if len(boxes) > 1:
         return FormatError("several_answers", rf"{len(boxes)} times \boxed, expected one")
     start = boxes[0].end()
+    start += len(text[start:]) - len(text[start:].lstrip(" "))
     if not text.startswith("{", start):
         return FormatError("unbalanced_braces", r"\boxed is not followed by {")
     depth, position = 0, start
@@ -86,9 +103,20 @@ def boxed_answer(text: str, max_chars: int = MAX_ANSWER_CHARS) -> str | FormatEr
             continue
         depth += (character == "{") - (character == "}")
         if depth == 0:
+            if not _ends(text[position + 1 :]):
+                return FormatError("text_after_answer", r"more than the rest of a sentence after \boxed{...}")
             return _bounded(text[start + 1 : position].strip(), max_chars)
         position += 1
     return FormatError("unbalanced_braces", r"\boxed{ is never closed")
+
+
+def _ends(rest: str) -> bool:
+    """Whether what stands behind the box only ends its sentence."""
+    if len(rest) > 2 * MAX_CHARS_AFTER_BOX:
+        return not rest.strip()
+    words = _TEXT_COMMAND.sub(r" \1 ", rest)
+    bare = _CLOSING_MARKS.sub("", words)
+    return len(bare) <= MAX_CHARS_AFTER_BOX and (not bare or bare.isalpha()) and not _SECOND_THOUGHT.search(words)
 
 
 def _bounded(answer: str, max_chars: int) -> str | FormatError:

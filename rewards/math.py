@@ -1,92 +1,143 @@
-"""Mathematics: is this final answer the truth?
+r"""Mathematics: is this final answer the truth?
 
-Two stages. A literal truth (a number, tuple, set, interval or list) is compared exactly, in microseconds,
-and the answer must be literal too. Only for a truth that is an expression (`\\sqrt{2}`, `x^2+1`) are sympy
-and Math-Verify asked, inside the killable child: both can hang in a way that only SIGKILL ends, and sympy's
-string parsers run code.
+Three opinions. The first is ours and exact (`math_answer` reads both texts to trees by an allow-list, `math_compare`
+and `math_form` compare them in rational arithmetic with bounded exponents); where it decides, nobody else is asked.
+Only for what it leaves open (a sine, a nested root) are sympy, on the same trees, and Math-Verify, on the texts, asked
+inside the killable child: both can hang in a way that only SIGKILL ends, and sympy's string parsers run code.
+
+An answer is refused before any comparison for being unfinished work: an operator or function that the truth does
+without (`\sum`, `\int`, `\binom`, `!`, `\sin`), arithmetic on plain numbers where the truth has none (`3+4` for 7), a
+relation where the truth is none, several answers for one, or the question's own expression. The conventions (percent,
+units, order, equations) stand in `math_compare`.
 """
 
 from __future__ import annotations
 
-import re
-
-from rewards.math_literal import MAX_CHARS, Group, Literal, NotLiteral, clean, parse_literal, relations
+from rewards.math_answer import CURRENCIES, operators, read
+from rewards.math_compare import STRUCTURES, check_scalars, compare, symbols, unevaluated
+from rewards.math_poly import TooLarge
+from rewards.math_text import MAX_CHARS, NotUnderstood, clean, squeeze
+from rewards.math_tree import FUNCTIONS, Node
 from rewards.sandbox import Job, SandboxWorker
 from rewards.types import Verdict
 
-OPINION = "rewards.math_opinion:compare"
-
-# Operations that a final answer has carried out, unless the truth itself is written with them.
-_UNEVALUATED = re.compile(
-    r"\\(?:sum|prod|int|iint|oint|lim|d?t?binom|det|max|min|gcd|lcm|sup|inf)(?![A-Za-z])|!"
-)
-_LONG_EXPONENT = re.compile(r"\^ ?(?:\{[^{}]*\^|\{[^{}]*[0-9]{3}|\([^()]*\^)|\*\*.*\*\*|[0-9]{25}")
+OPINION = "rewards.math_opinion:compare_texts"
+_MIN_ECHO = 4
+"""Characters from which an expression found in the question counts as copied."""
 
 
-def grade_math(answer: str, truth: str, worker: SandboxWorker | None) -> Verdict:
+def grade_math(answer: str, truth: str, worker: SandboxWorker | None, question: str = "") -> Verdict:
     """Compare an extracted answer (see `extract.boxed_answer`) with the task's truth.
 
-    Correct is None (invalid) when the truth is an expression and there is no worker, when the child times
-    out or fails, or when the truth itself cannot be read; `evidence["opinions"]` holds what sympy and
-    Math-Verify said.
+    `question` is the task's text, by which an echo of its expression is told from an answer; "" where it is not known.
+
+    Correct is None (invalid) when the exact comparison leaves the case open and there is no worker, the child times out
+    or fails, or nobody has an opinion. `evidence["opinions"]` then holds what sympy and Math-Verify said, and
+    `evidence["disagreement"]` is true where they contradict each other. Reasons of a wrong answer: too_long, empty,
+    unknown_sign, not_understood, too_deep, too_large, exponent_too_large, too_many_items, division_by_zero,
+    zero_to_the_zero, not_a_scalar, unevaluated, relation, several_answers, unit, echo, different.
     """
     if len(answer) > MAX_CHARS:
         return Verdict(False, "too_long", {"chars": len(answer)})
-    try:
-        gold = parse_literal(truth)
-    except NotLiteral:
-        return _grade_expression(answer, truth, worker)
-    return _grade_literal(answer, gold)
-
-
-def _grade_literal(answer: str, gold: Literal) -> Verdict:
-    try:
-        given = parse_literal(answer)
-    except NotLiteral as error:
-        return Verdict(False, error.reason, {"answer": answer})
-    evidence = {"answer": _show(given), "truth": _show(gold)}
-    return Verdict(given == gold, "equal" if given == gold else "different", evidence)
-
-
-def _show(value: Literal) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Group):
-        return value.opening + ", ".join(_show(item) for item in value.items) + value.closing
-    return str(value)
-
-
-def _grade_expression(answer: str, truth: str, worker: SandboxWorker | None) -> Verdict:
-    given, gold = clean(answer), clean(truth)
-    if given.replace(" ", "") == gold.replace(" ", ""):
-        return Verdict(True, "same_text", {"answer": given})
-    if not given:
+    given_text, gold_text = clean(answer), clean(truth)
+    evidence = {"answer": given_text, "truth": gold_text}
+    if not given_text:
         return Verdict(False, "empty")
-    if relations(given) != relations(gold):
-        return Verdict(False, "relation", {"answer": given})
-    if set(_UNEVALUATED.findall(given)) - set(_UNEVALUATED.findall(gold)):
-        return Verdict(False, "unevaluated", {"answer": given})
-    if _LONG_EXPONENT.search(given) and not _LONG_EXPONENT.search(gold):
-        # Found before the child would burn its time limit on it: a time-out would mask the sample.
-        return Verdict(False, "exponent_too_large", {"answer": given})
+    if squeeze(given_text) == squeeze(gold_text):
+        return Verdict(True, "same_text", evidence)
+    gold = _read_truth(truth)
+    given: Node | None = None
+    try:
+        left = _left_open(operators(answer), gold, truth)
+        if left:
+            return Verdict(False, "unevaluated", {**evidence, "operators": sorted(left)})
+        given = read(answer)
+        check_scalars(given)
+    except NotUnderstood as error:
+        if gold is not None or error.reason != "not_understood":
+            return Verdict(False, error.reason, evidence)
+    except TooLarge as error:
+        if gold is not None:
+            reason = "exponent_too_large" if str(error) == "power" else "too_large"
+            return Verdict(False, reason, evidence)
+    if gold is not None and given is not None:
+        refused = _refusal(gold, given, given_text, gold_text, question)
+        if refused:
+            return Verdict(False, refused, evidence)
+        try:
+            decided = compare(gold, given)
+        except TooLarge:
+            decided = None
+        if decided is not None:
+            return Verdict(decided, "equal" if decided else "different", evidence)
+    return _ask(given_text, gold_text, worker)
+
+
+def _read_truth(truth: str) -> Node | None:
+    """The truth's tree; None where it is outside the grammar or the bounds, so that only the child can compare it."""
+    try:
+        gold = read(truth)
+        check_scalars(gold)
+    except (NotUnderstood, TooLarge):
+        return None
+    return gold
+
+
+def _left_open(given: frozenset[str], gold: Node | None, truth: str) -> frozenset[str]:
+    r"""The operators of the answer that the truth does without. Where the truth is a function of its symbols, written
+    with sines or the like, all elementary functions may stand in the answer: `2\sin x\cos x` is `\sin 2x`."""
+    try:
+        done = operators(truth)
+    except NotUnderstood:
+        done = frozenset()
+    if gold is not None and symbols(gold) and done & FUNCTIONS:
+        done |= FUNCTIONS
+    return given - done
+
+
+def _refusal(gold: Node, given: Node, given_text: str, gold_text: str, question: str) -> str:
+    """Why an answer is none whatever its value is; "" where it may be compared."""
+    if given.kind == "relation" and gold.kind != "relation":
+        return "relation"
+    if given.kind == "group" and given.text == "" and gold.kind != "group":
+        return "several_answers"
+    if given.kind == "measure" and gold.kind not in STRUCTURES and given.text not in CURRENCIES:
+        return "unit"
+    if unevaluated(gold, given):
+        return "unevaluated"
+    if _is_echo(given, given_text, gold_text, question):
+        return "echo"
+    return ""
+
+
+def _is_echo(given: Node, given_text: str, gold_text: str, question: str) -> bool:
+    """An expression that stands in the question while the truth, as written, does not: nobody has worked on it."""
+    asked, copied, truth = squeeze(clean(question)), squeeze(given_text), squeeze(gold_text)
+    return bool(given.items) and len(copied) >= _MIN_ECHO and copied in asked and truth not in asked
+
+
+def _ask(given: str, gold: str, worker: SandboxWorker | None) -> Verdict:
+    """The opinions of sympy and Math-Verify. sympy is exact and speaks first; Math-Verify rounds to six decimals and
+    takes the last of a chain, so it speaks where sympy cannot."""
     if worker is None:
-        return Verdict.invalid(
-            "no_sandbox_worker", detail="the truth is an expression; comparing it needs a worker"
-        )
+        return Verdict.invalid("no_sandbox_worker", detail="what the exact comparison leaves open needs a worker")
     result = worker.run(Job.trusted_call(OPINION, given, gold))
     if result.status != "ok":
-        return Verdict.invalid(
-            f"math_grader_{result.status}", error=result.error, stderr=result.stderr[-500:]
-        )
-    opinions = result.results[0].value
-    evidence = {"answer": given, "truth": gold, "opinions": opinions}
-    if not opinions["truth_parsed"]:
-        return Verdict(None, "truth_not_understood", evidence)
-    if not opinions["answer_parsed"]:
+        return Verdict.invalid(f"math_grader_{result.status}", error=result.error, stderr=result.stderr[-500:])
+    call = result.results[0]
+    if not call.ok:
+        return Verdict.invalid("math_grader_failed", error=call.error)
+    opinions = call.value
+    by_sympy, by_math_verify = opinions["sympy"], opinions["math_verify"]
+    evidence = {
+        "answer": given,
+        "truth": gold,
+        "opinions": opinions,
+        "disagreement": None not in (by_sympy, by_math_verify) and by_sympy != by_math_verify,
+    }
+    decisive = by_sympy if by_sympy is not None else by_math_verify
+    if decisive is not None:
+        return Verdict(decisive, "equivalent" if decisive else "different", evidence)
+    if opinions["truth_parsed"] and not opinions["answer_parsed"]:
         return Verdict(False, "not_understood", evidence)
-    # sympy is exact; Math-Verify rounds to six decimals and takes the last of a chain. It speaks where
-    # sympy cannot.
-    decisive = opinions["sympy"] if opinions["sympy"] is not None else opinions["math_verify"]
-    if decisive is None:
-        return Verdict(None, "no_opinion", evidence)
-    return Verdict(decisive, "equivalent" if decisive else "different", evidence)
+    return Verdict(None, "no_opinion" if opinions["truth_parsed"] else "truth_not_understood", evidence)

@@ -307,7 +307,8 @@ class Math:
 
     def grade(self, attempt: Attempt, sandbox: SandboxWorker | None) -> Verdict:
         answer = read_box(attempt)
-        return answer if isinstance(answer, Verdict) else grade_math(answer, attempt.task.answer, sandbox)
+        task = attempt.task
+        return answer if isinstance(answer, Verdict) else grade_math(answer, task.answer, sandbox, task.prompt)
 
 
 DOMAIN = Math()

@@ -1,14 +1,12 @@
+"""Plain truths: which spellings of a value are paid, and what is refused with which reason."""
+
 import time
-from fractions import Fraction
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rewards import math as grading
 from rewards.math import grade_math
-from rewards.math_literal import NotLiteral, parse_literal
 from rewards.sandbox import JobResult
+from rewards.sandbox.records import CallResult
 
 
 @pytest.mark.parametrize(
@@ -16,96 +14,107 @@ from rewards.sandbox import JobResult
     [
         ("5050", "5050"), (r"\frac{1}{2}", "0.5"), ("1/2", r"\dfrac{1}{2}"),
         (r"-\frac{1}{2}", r"\frac{-1}{2}"),
-        ("1 3/4", "7/4"), (r"1\frac{3}{4}", "1.75"), ("1,000", "1000"), ("12,345,678.5", "12345678.5"),
+        ("1 3/4", "7/4"), (r"1\frac{3}{4}", "1.75"), ("1¾", "7/4"), ("1,000", "1000"), (r"1{,}000", "1000"),
+        (r"12\,345", "12345"), (r"1,\!000", "1000"), ("12,345,678.5", "12345678.5"),
         (".5", "0.50"), ("+3", "3"), ("−3", "-3"), ("１２", "12"), ("$7$", "7"), (r"\(7\)", "7"), ("7.", "7"),
-        ("50%", "0.5"), (r"50\%", "1/2"), (r"1.2\times10^{3}", "1200"), ("1e-7", "0.0000001"),
-        (r"\frac12", "0.5"),
+        ("50%", "0.5"), (r"50\%", "1/2"), ("50 percent", "50%"), (r"1.2\times10^{3}", "1200"),
+        ("1e-7", "0.0000001"),
+        (r"6.02\cdot 10^{23}", "602000000000000000000000"), (r"\frac12", "0.5"), (r"0.\overline{3}", "1/3"),
+        (r"0.1\overline{6}", r"\frac{1}{6}"), (r"\text{7}", "7"), (r"\mathbf{7}", "7"),
         ("(1, 2)", "(1,2)"), (r"\left(1, \frac{1}{2}\right)", "(1, 0.5)"), (r"\{2, 1\}", r"\{1,2\}"),
-        (r"\{1,1,2\}", r"\{2,1\}"), ("2, 1", "1, 2"), (r"[0, \infty)", r"[0,\infty)"), ("(5)", "5"),
+        (r"\{1,1,2\}", r"\{2,1\}"), ("2, 1", "1, 2"), ("1 and 2", "1, 2"), ("1, 2, and 3", "3,2,1"),
+        (r"\{1, 2\}", "2, 1"), (r"[0, \infty)", r"[0,\infty)"), ("(5)", "5"), (r"\pm 2", "-2, 2"),
+        (r"(2,\infty) \cup (-\infty, 1)", r"(-\infty,1)\cup(2,\infty)"), (r"\emptyset", r"\{\}"),
+        (r"\$5", "5"), ("$5", "5"), ("$1,234.50", "1234.5"), ("5 dollars", r"\$5"),
+        ("5 cm", r"5\text{ cm}"), ("5", "5 cm"), (r"5\,\mathrm{cm}", "5 centimeters"),
+        ("3 apples", r"3 \text{ apples}"),
+        (r"12\text{ cm}^2", r"12\text{ cm}^{2}"), ("90°", r"90^\circ"), ("90", r"90^{\circ}"),
+        ("90 degrees", "90°"),
+        ("12:30", "12:30"), ("9:05", "09:05"), ("12:30 p.m.", "12:30 PM"), ("2:3", "2 : 3"),
+        ("A", "A"), (r"\text{(A)}", "A"), ("(A)", r"\text{A}"), (r"\textbf{B.}", "B"), ("yes", r"\text{Yes}"),
+        ("no solution", r"\text{No solution}"), ("101_2", "101_{2}"), ("x = 5", "x=5"), ("5", "x=5"),
+        ("x>5", "5<x"),
+        (r"1 < x \le 2", r"2 \ge x > 1"), (r"x \in [1,5]", r"x\in[1, 5]"), ("1, 2", "x=1 or x=2"),
+        (r"x=\pm 2", "x=2, x=-2"), ("x^2+y^2-4=0", "x^2+y^2=4"),
+        (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{bmatrix} 1 & 2 \\ 3 & 4 \\ \end{bmatrix}"),
+        (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\frac{1}{2}\begin{pmatrix}2\\4\end{pmatrix}"),
     ],
 )  # fmt: skip
 def test_right(answer, truth):
-    assert grade_math(answer, truth, None).correct is True
+    verdict = grade_math(answer, truth, None)
+    assert verdict.correct is True, verdict
 
 
 @pytest.mark.parametrize(
     ("answer", "truth", "reason"),
     [
         # The table of wrong verdicts: echoes, chains, rounding, percent, shotgun.
-        (r"\sum_{i=1}^{100} i", "5050", "relation"), (r"\int_0^1 x dx", "1/2", "unevaluated"),
+        (r"\sum_{i=1}^{100} i", "5050", "unevaluated"), (r"\int_0^1 x dx", "1/2", "unevaluated"),
         (r"\binom{10}{5}", "252", "unevaluated"), ("x=5=6=7", "7", "relation"), ("q=7", "7", "relation"),
         ("0.0000002", "0.0000001", "different"), (r"50\%", "50", "different"), ("50", r"50\%", "different"),
-        ("0,1,2,3,4,5,6,7,8,9", "7", "different"), (r"\{0,1,2,3,4,5,6,7,8,9\}", "7", "different"),
-        ("5 or 6 or 7", "7", "not_a_literal"), ("3+4", "7", "unevaluated"), ("14/2", "7", "unevaluated"),
-        ("2/4", "1/2", "unevaluated"), ("2^3", "8", "unevaluated"), ("5!", "120", "unevaluated"),
-        ("5000", "50", "different"), ("9999.5", "10000", "different"), ("101_2", "101", "not_a_literal"),
-        ("2²", "22", "not_a_literal"), ("٧", "7", "not_a_literal"), ("7 square units", "7", "not_a_literal"),
-        ("3.14", "3.14159", "different"), ("0.33", "1/3", "different"), ("(1,2)", "[1,2]", "different"),
-        ("(2,1)", "(1,2)", "different"), ("1/0", "7", "division_by_zero"),
-        ("1e999", "7", "exponent_too_large"),
-        ("--7", "7", "not_a_literal"), ("", "7", "empty"), ("9" * 100_000, "7", "too_long"),
-        (r"5^{5^{5^{5^5}}}", "7", "unevaluated"), ("open('/tmp/x','w').close() or 3*\\pi", "3", None),
-        ("__import__('os').system('id')", "3", None), ("The grader should accept 7", "7", None),
+        ("0,1,2,3,4,5,6,7,8,9", "7", "several_answers"), (r"\{0,1,2,3,4,5,6,7,8,9\}", "7", "different"),
+        ("5 or 6 or 7", "7", "several_answers"), (r"\pm 7", "7", "several_answers"), ("5000", "50", "different"),
+        ("0.5", "50", "different"), ("9999.5", "10000", "different"), ("101_2", "101", "different"),
+        ("101_2", "5", "different"), ("5", "101_2", "different"), ("1=2=7", "7", "relation"),
+        # Work that nobody did.
+        ("3+4", "7", "unevaluated"), ("14/2", "7", "unevaluated"), ("2/4", "1/2", "unevaluated"),
+        ("2^3", "8", "unevaluated"), ("10^3", "1000", "unevaluated"), ("5!", "120", "unevaluated"),
+        (r"\sqrt{49}", "7", "unevaluated"), (r"\log_2 128", "7", "unevaluated"),
+        (r"\gcd(14, 21)", "7", "unevaluated"),
+        (r"17 \bmod 10", "7", "unevaluated"), (r"\max(3, 7)", "7", "unevaluated"),
+        ("7 3/2", "17/2", "unevaluated"),
+        (r"\lim_{x\to 0} 7", "7", "unevaluated"), (r"\prod_{k=1}^{1} 7", "7", "unevaluated"),
+        ("|-7|", "7", "unevaluated"),
+        (r"7\cdot 1", "7", "unevaluated"), (r"\frac{7}{1}", "7", "unevaluated"), ("x=3+4", "x=7", "unevaluated"),
+        (r"(3+4, 1)", "(7, 1)", "unevaluated"), ("gcd(14, 21)", "7", "unevaluated"),
+        # Look-alikes, payloads, and what would not end.
+        ("2²", "22", "unevaluated"), ("٧", "7", "unknown_sign"), ("𝟕", "7", "unknown_sign"),
+        ("7\u200b", "7", "unknown_sign"),
+        ("O", "0", "different"), ("l", "1", "different"), ("１ ２", "12", None), ("1 2", "12", "not_understood"),
+        ("13/4", "1 3/4", "different"), ("1/0", "7", "division_by_zero"), (r"7^{0-0}", "7", "unevaluated"),
+        ("1e999", "7", "exponent_too_large"), (r"1\times10^{99999}", "7", "exponent_too_large"),
+        ("--7", "7", "not_understood"), ("", "7", "empty"), ("$$", "7", None), ("9" * 100_000, "7", "too_long"),
+        (r"5^{5^{5^{5^5}}}", "7", "exponent_too_large"), (r"((((9!)!)!)!)!", "7", "unevaluated"),
+        ("open('/tmp/x','w').close() or 3*\\pi", "3", "unknown_sign"),
+        ("__import__('os').system('id')", "3", None),
+        ("The grader should accept 7", "7", None), (r"7 \text{ is right, accept it}", "7", None),
         ("(" * 100 + "7" + ")" * 100, "7", "too_long"), ("(" * 50 + "7" + ")" * 50, "7", "too_deep"),
-        ("12:30", "12", None), ("#### 7", "7", None),
+        (r"\frac{" * 30 + "7" + "}" * 30, "7", None), ("#### 7", "7", None), ("12:30", "12", "different"),
+        # One answer is not another.
+        ("3.14", "3.14159", "different"), ("0.33", "1/3", "different"), ("0.333...", "1/3", None),
+        ("(1,2)", "[1,2]", "different"), ("(2,1)", "(1,2)", "different"), ("2:4", "1:2", "different"),
+        ("7 square units", "7", "unit"), ("5 m", "5", "different"), (r"5\text{ m}", "5", "unit"),
+        ("5 km", "5 cm", "different"),
+        ("€5", r"\$5", "different"), ("12:30 am", "12:30 pm", "different"),
+        (r"\frac{\pi}{2}", r"90^\circ", "unevaluated"),
+        (r"\text{B}", "A", "different"), ("A or B", "A", "several_answers"), ("maybe", r"\text{yes}", "different"),
+        ("1", "1, 2", "different"), ("1, 2, 3", "1, 2", "different"), ("1, 1", "1, 2", "different"),
+        ("x<5", "x>5", "different"), (r"x\le 5", "x<5", "different"), ("y=5", "x=5", "different"),
+        ("2x-10=0", "x=5", "different"), ("0=0", "x^2+y^2=4", "different"), ("x=x", "x=5", "different"),
+        (r"\begin{pmatrix}1&2\\4&3\end{pmatrix}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", "different"),
+        (r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", "-2", "not_understood"),
+        (r"[0, 1) \cup (1, 2]", "[0, 2]", "different"), (r"\infty", r"-\infty", "different"),
+        ("答案是：12", "12", "unknown_sign"),
     ],
 )  # fmt: skip
 def test_wrong(answer, truth, reason):
     verdict = grade_math(answer, truth, None)
-    assert verdict.correct is False
-    assert reason is None or verdict.reason == reason
-
-
-@given(st.fractions(max_denominator=999))
-def test_every_spelling_of_a_fraction_is_equal(value):
-    spellings = [str(value), rf"\frac{{{value.numerator}}}{{{value.denominator}}}"]
-    if value.denominator == 1:
-        spellings = [str(value), f"{value.numerator:,}", f"{value.numerator}.0"]
-    for spelling in spellings:
-        assert parse_literal(spelling) == value
-        assert grade_math(spelling, str(value), None).correct is True
-        assert grade_math(spelling, str(value + 1), None).correct is False
-
-
-@given(st.text(alphabet="0123456789+-*/^().,{}[]\\%e fracinty=x!", max_size=40))
-def test_whatever_is_read_is_a_value(text):
-    try:
-        value = parse_literal(text)
-    except NotLiteral:
-        return
-    if isinstance(value, Fraction):
-        assert not any(operator in text for operator in ("^{^", "*", "!", "="))
+    assert verdict.correct is False, verdict
+    assert reason is None or verdict.reason == reason, verdict
 
 
 def test_exact_path_is_fast():
+    pairs = [(r"\frac{22}{7}", "22/7"), ("(x+1)^5", "x^5"), (r"\frac{1}{1+\sqrt{2}}", r"\sqrt{2}-1")]
     started = time.perf_counter()
-    for _ in range(200):
-        grade_math(r"\frac{22}{7}", "22/7", None)
-    assert (time.perf_counter() - started) / 200 < 1e-3
+    for _ in range(60):
+        for answer, truth in pairs:
+            grade_math(answer, truth, None)
+    assert (time.perf_counter() - started) / 180 < 10e-3
 
 
-@pytest.mark.parametrize(
-    ("answer", "truth", "correct"),
-    [
-        (r"\frac{2}{\sqrt{2}}", r"\sqrt{2}", True),
-        (r"1+x^{10}", r"x^{10}+1", True),
-        (r"1.4142135624", r"\sqrt{2}", False),
-        ("y+1", "x+1", False),
-        ("hello", "x+1", False),
-        (r"2\pi", r"\pi", False),
-        ("x=x+1", "x+1", False),
-        (r"[open('/tmp/x','w')]", "x+1", False),
-        (r"5^{\left(5^{\left(5^{\left(5^5\right)}\right)} - 4\right)}x", "x+1", False),
-    ],
-)
-def test_expressions_are_asked_in_the_child(worker, answer, truth, correct):
-    verdict = grade_math(answer, truth, worker)
-    assert verdict.correct is correct, verdict
-
-
-def test_without_a_worker_an_expression_is_invalid():
-    assert grade_math("x+2", "2+x", None).correct is None
-    assert grade_math("2 + x", "2+x", None).correct is True
+def test_without_a_worker_what_is_left_open_is_invalid():
+    assert grade_math(r"2\sin x\cos x", r"\sin 2x", None).correct is None
+    assert grade_math(r"\sin 2 x", r"\sin 2x", None).correct is True
 
 
 @pytest.mark.parametrize("status", ["wall_limit", "cpu_limit", "memory", "sandbox_error", "runtime_error"])
@@ -114,5 +123,34 @@ def test_a_grader_that_fails_is_invalid(status):
         def run(self, job):
             return JobResult(status, error="no")
 
-    verdict = grading.grade_math("x+2", "2+x", Failing())
+    verdict = grade_math(r"2\sin x\cos x", r"\sin 2x", Failing())
     assert verdict.correct is None and status in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("opinions", "correct", "disagreement"),
+    [
+        ({"sympy": True, "math_verify": False}, True, True),
+        ({"sympy": False, "math_verify": True}, False, True),
+        ({"sympy": None, "math_verify": False}, False, False),
+        ({"sympy": None, "math_verify": None}, None, False),
+    ],
+)
+def test_further_opinions_are_logged_with_their_disagreement(opinions, correct, disagreement):
+    class Saying:
+        def run(self, job):
+            said = {"truth_parsed": True, "answer_parsed": True, **opinions}
+            return JobResult("ok", results=(CallResult(True, said),))
+
+    verdict = grade_math(r"2\sin x\cos x", r"\sin 2x", Saying())
+    assert verdict.correct is correct
+    assert verdict.evidence["opinions"]["math_verify"] is opinions["math_verify"]
+    assert verdict.evidence["disagreement"] is disagreement
+
+
+def test_a_call_that_failed_in_the_child_is_invalid():
+    class Raising:
+        def run(self, job):
+            return JobResult("ok", results=(CallResult(False, error="ValueError: no"),))
+
+    assert grade_math(r"2\sin x\cos x", r"\sin 2x", Raising()).correct is None
