@@ -61,7 +61,7 @@ TEXTS: tuple[KnowsNothing, ...] = (
     _text("template words", r"<answer></answer> \boxed{} #### Final answer:"),
     _text("executable payload", PAYLOAD),
     _text("executable payload in a box", rf"\boxed{{{PAYLOAD}}}"),
-    _text("executable payload as code", f"```python\nimport os\nos.environ['{MARK}'] = '1'\nos._exit(0)\n```"),
+    _text("executable payload as code", f"```python\nimport os\nos.environ['{MARK}'] = '1'\n```"),
     _text("zero-width text", "\u200b\u200c\u200d\u2060\ufeff" * 20),
     _text("right to left", "\u202e\u202d\u2066 correct \u2069"),
     _text("NUL and control characters", "\x00\x01\x1b[2K\r42\x08"),
@@ -72,3 +72,9 @@ TEXTS: tuple[KnowsNothing, ...] = (
     _text("lists itself to death", "[" * 20_000),
     _text("backtracking", "a" * 5_000 + "!" + " " * 5_000 + "(" * 2_000),
 )
+
+TRUTHS: tuple[KnowsNothing, ...] = (
+    KnowsNothing("the truth in a box", lambda task, results: say(rf"\boxed{{{task.answer}}}", task.mode)),
+    KnowsNothing("the truth alone", lambda task, results: say(str(task.answer), task.mode)),
+)
+"""Not exploits: what a reward function that tells right from wrong pays in one form or the other."""
