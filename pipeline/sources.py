@@ -105,7 +105,9 @@ def _jsonl_rows(source: str, path: Path) -> Iterator[Row | str]:
                 if not text.strip():
                     continue
                 values = json.loads(text)
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                # A lone surrogate (`"\\ud800"`) parses, and breaks the first thing that encodes it.
+                json.dumps(values, ensure_ascii=False).encode()
+            except (ValueError, RecursionError) as error:
                 yield f"{source}, line {number}: not a line of JSON: {error}"
                 continue
             if isinstance(values, dict):
