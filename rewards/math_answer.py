@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from itertools import zip_longest
 
 from rewards.math_text import MAX_TRUTH_CHARS, NotUnderstood, Token, clean, tokenize
 from rewards.math_tree import FUNCTIONS, NAMES, UNEVALUATED, Node, number, parse_expression
