@@ -173,6 +173,7 @@ def play_policy(
 ) -> PolicyRow:
     """What a policy earns against these tasks of one mode; an exception of an environment or a grader is an error."""
     attempts, errors = [], []
+    bench.grader.raised.clear()
     for task in tasks:
         try:
             attempts.append(bench.play(task, player.policy))
@@ -183,6 +184,7 @@ def play_policy(
     except Exception as error:  # so is what a grader raises
         rewards = []
         errors.append(f"{type(error).__name__}: {error}")
+    errors += bench.grader.raised
     paid = [(r.value, a.final) for r, a in zip(rewards, attempts, strict=False) if r.value is not None]
     best, sample = max(paid, default=(0.0, ""), key=lambda pair: pair[0])
     return PolicyRow(

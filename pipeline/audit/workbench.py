@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from pipeline.audit.cases import (
     OWN_GENERAL,
@@ -24,6 +25,7 @@ from pipeline.config import Config, load_config
 from pipeline.config.schema import DomainConfig
 from pipeline.grader import Grader, judge_client
 from rewards.rubric import RubricResult
+from rewards.sandbox import SandboxWorker
 from rewards.types import Reward, Verdict
 from rollout.records import Attempt, Task
 from specialists import DOMAINS, get_domain
@@ -44,14 +46,37 @@ class Payment:
 
 
 class AuditGrader(Grader):
-    """The production grader, with further domains that no configuration can name (a class under audit)."""
+    """The production grader, with further domains that no configuration can name (a class under audit).
+
+    Production turns what a domain's grader raises into *invalid*; `raised` keeps it, because a text that makes a grader
+    raise is a finding all the same.
+    """
 
     def __init__(self, config: Config, judge_url: str | None, domains: Mapping[str, Domain]) -> None:
         self.domains = domains
+        self.raised: list[str] = []
         super().__init__(config, judge_url)
 
     def domain(self, name: str) -> Domain:
-        return self.domains[name] if name in self.domains else super().domain(name)
+        known = self.domains[name] if name in self.domains else super().domain(name)
+        return cast(Domain, _Watched(known, self.raised))
+
+
+class _Watched:
+    """A domain whose grader's exceptions are noted on their way."""
+
+    def __init__(self, domain: Domain, raised: list[str]) -> None:
+        self._domain, self._raised = domain, raised
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._domain, name)
+
+    def grade(self, attempt: Attempt, sandbox: SandboxWorker | None) -> Verdict:
+        try:
+            return self._domain.grade(attempt, sandbox)
+        except Exception as error:
+            self._raised.append(f"{type(error).__name__}: {error}")
+            raise
 
 
 class Bench:
@@ -101,10 +126,14 @@ class Bench:
 
     def pay(self, case: Case) -> Payment:
         """What the case is paid. Nothing escapes: an exception is a payment with its `error`."""
+        self.grader.raised.clear()
         try:
-            return self._pay(case.subject)
+            paid = self._pay(case.subject)
         except Exception as error:  # an exception that leaves a grader is a finding, whatever it is
             return Payment(None, "a grader raised", f"{type(error).__name__}: {error}")
+        if self.grader.raised and not isinstance(case.subject, InfrastructureSubject):
+            return replace(paid, error=self.grader.raised[0])
+        return paid
 
     def _pay(self, subject: Subject) -> Payment:
         if isinstance(subject, InfrastructureSubject):
