@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rewards.sandbox.cgroup import Cgroup, make_cgroup
-from rewards.sandbox.records import CallResult, Job, JobResult, Limits, SandboxUnavailable, Status
-from rewards.sandbox.tiers import ENVIRONMENT, Tier, command, readable_paths
+from rewards.sandbox.records import CallResult, Job, JobResult, Limits, SandboxUnavailable, Status, parse_results
+from rewards.sandbox.tiers import ENVIRONMENT, Tier, command, limits_of, readable_paths
 
 _EXIT_MEMORY = 71
 _REPLY_BYTES = 8192
@@ -60,6 +60,7 @@ class ZygoteProcess:
         import_paths: Sequence[str] = (),
         preload: Sequence[str] = (),
         parallel: int = 2,
+        proc: bool = True,
     ):
         self.tier = tier
         self.limits = limits
@@ -81,7 +82,7 @@ class ZygoteProcess:
         self._processes = parallel * 2 * limits.threads
         self.cgroup = make_cgroup(parallel * limits.memory_bytes + _OVERHEAD_BYTES, self._processes)
         try:
-            start = command(tier, options, paths)
+            start = command(tier, options, paths, proc)
             # No preexec_fn: it would fork this (large, threaded) process instead of vforking it.
             self._process = subprocess.Popen(
                 self.cgroup.command(start) if isinstance(self.cgroup, Cgroup) else start,
@@ -124,6 +125,11 @@ class ZygoteProcess:
         self.landlock_abi: int = hello["landlock_abi"]
         self.counts_threads: bool = hello["counts_threads"]
         self.pid = self._process.pid
+
+    def weaknesses(self) -> tuple[str, ...]:
+        """What this zygote's tier does not stop here."""
+        no_cgroup = "" if isinstance(self.cgroup, Cgroup) else self.cgroup
+        return limits_of(self.tier, self.landlock_abi, no_cgroup, self.counts_threads)
 
     def submit(self, number: int, job: Job, limits: Limits | None = None, binary: int | None = None) -> None:
         """Send one job, with `limits` other than the zygote's where it needs them, and the descriptor of its compiled
@@ -261,26 +267,6 @@ class ZygoteProcess:
             shutil.rmtree(self._boxes, ignore_errors=True)
         if isinstance(self.cgroup, Cgroup):
             self.cgroup.remove()
-
-
-def parse_results(data: bytes) -> tuple[CallResult, ...] | None:
-    """The child's result as plain JSON values, or None when it is not what our runner writes."""
-    try:
-        entries = json.loads(data, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        return None
-    return tuple(
-        CallResult(True, entry["value"])
-        if "value" in entry
-        else CallResult(False, error=str(entry.get("error")))
-        for entry in entries
-    )
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _read_capped(descriptor: int, cap: int) -> bytes:

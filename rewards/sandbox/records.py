@@ -147,3 +147,23 @@ class JobResult:
     wall_seconds: float = 0.0
     max_rss_bytes: int = 0
     error: str = ""
+
+
+def parse_results(data: bytes) -> tuple[CallResult, ...] | None:
+    """The child's result as plain JSON values, or None when it is not what our runner writes."""
+    try:
+        entries = json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return None
+    return tuple(
+        CallResult(True, entry["value"])
+        if "value" in entry
+        else CallResult(False, error=str(entry.get("error")))
+        for entry in entries
+    )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

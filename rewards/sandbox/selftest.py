@@ -1,94 +1,119 @@
-"""A dozen attacks against a running worker: what `pipeline doctor` prints and what training on code refuses
-to miss.
+"""The attack list against a running worker: what `pipeline doctor` prints and a run's manifest keeps.
 
-Each attack is a program that prints ESCAPED when it gets through; how it must end is said beside it. The
-list is short on purpose (a few seconds); the full corpus lives in the tests.
+Each attack of `attacks` runs as a job; afterwards the baits are looked at (a file, a process, listeners), and what is
+left of the attackers. Works as root and as an ordinary user.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import socket
+import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from rewards.sandbox.records import Job, JobResult
+from rewards.sandbox.attack import ESCAPED, Attack, Bait
+from rewards.sandbox.attacks import attacks, cpp_attacks
+from rewards.sandbox.records import Job, JobResult, SandboxUnavailable
 from rewards.sandbox.worker import SandboxWorker
 
-ESCAPED = "ESCAPED"
+_SHOWN = 100
 
 
 @dataclass(frozen=True)
 class AttackResult:
     """`stopped` is the verdict; `how` is what the attacker saw (a status or the error it got)."""
 
+    area: str
     name: str
     stopped: bool
     how: str
 
 
-def _try(action: str) -> str:
-    head = "import os, resource, socket"
-    tail = "except (OSError, ValueError) as error:\n    print(error)\n"
-    return f"{head}\ntry:\n    {action}\n    print('{ESCAPED}')\n{tail}"
-
-
 def self_test(worker: SandboxWorker) -> list[AttackResult]:
-    """Run the attacks; every `stopped` must be True. Takes about three seconds (one is an infinite loop)."""
-    handle, outside = tempfile.mkstemp(prefix="polymath-selftest-")
-    listener = socket.create_server(("127.0.0.1", 0))
-    os.close(handle)
-    port = listener.getsockname()[1]
-    flood = "import sys\nwhile True: sys.stdout.write('x' * 65536)"
-    parent = f"{os.getpid()}, 0" if worker.tier == "landlock" else "os.getppid(), 9"
-    attacks: list[tuple[str, str, Callable[[JobResult], bool]]] = [
-        ("fork", _try("os.fork()"), _quiet),
-        ("execute a program", _try("os.execv('/bin/sh', ['sh', '-c', 'echo " + ESCAPED + "'])"), _quiet),
-        ("read /etc/passwd", _try("open('/etc/passwd').read()"), _quiet),
-        (
-            "read another process's environment",
-            _try("open(f'/proc/{os.getppid()}/environ', 'rb').read()"),
-            _quiet,
-        ),
-        ("write outside", _try(f"open({outside!r}, 'w').write('x')"), _quiet),
-        ("change a file's mode outside", _try(f"os.chmod({outside!r}, 0o777)"), _quiet),
-        ("connect to the host", _try(f"socket.create_connection(('127.0.0.1', {port}), 1)"), _quiet),
-        ("kill the parent", _try(f"os.kill({parent})"), _quiet),
-        (
-            "raise the limits",
-            _try("resource.setrlimit(resource.RLIMIT_CPU, (9, 9))"),
-            _quiet,
-        ),
-        (
-            "eat memory",
-            f"x = bytearray(4 << 30)\nprint('{ESCAPED}')",
-            lambda result: result.status == "memory",
-        ),
-        ("loop for ever", "while True: pass", lambda result: result.status == "cpu_limit"),
-        ("flood the output", flood, lambda result: result.status == "output_limit"),
-        ("exit 0 without an answer", "import os; os._exit(0)", lambda result: result.stdout == ""),
-    ]
-    try:
-        results = worker.run_many([Job.program(source) for _, source, _ in attacks])
-        report = [
-            AttackResult(name, ESCAPED not in result.stdout and stopped(result), _how(result))
-            for (name, _, stopped), result in zip(attacks, results, strict=True)
-        ]
-        return [*report, _leave_a_file(worker)]
-    finally:
-        listener.close()
-        os.unlink(outside)
+    """Run the attacks; every `stopped` must be True. Takes a few times the worker's CPU and wall limits: start it with
+    short ones.
+    """
+    restarts = worker.restarts
+    with _baits() as (bait, listeners):
+        areas = attacks(bait)
+        try:
+            worker.compiler()
+        except SandboxUnavailable:
+            # Nothing is compiled here, so nothing can be attacked.
+            areas["C++"] = []
+        else:
+            areas["C++"] = cpp_attacks()
+        listed = [(area, attack) for area, found in areas.items() for attack in found]
+        before = len(descendants(worker))
+        results = worker.run_many([attack.job for _, attack in listed])
+        report = [_judged(worker, *one, result) for one, result in zip(listed, results, strict=True)]
+        report += [_leave_a_file(worker), *_looked_at(bait, listeners)]
+        left = len(descendants(worker)) - before
+    report.append(_after("leave a process behind", left == 0, f"{left} processes more than before"))
+    died = worker.restarts - restarts
+    report.append(_after("kill the sandbox's helper", died == 0, f"started again {died} times"))
+    return report
 
 
-def _quiet(result: JobResult) -> bool:
-    return result.status in ("ok", "runtime_error")
+def _after(name: str, stopped: bool, how: str) -> AttackResult:
+    return AttackResult("aftermath", name, stopped, how)
+
+
+def descendants(worker: SandboxWorker) -> set[int]:
+    """Processes below the worker's helpers, as this process sees them."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(fields[1])
+    found: set[int] = set()
+    level = set(worker.zygote_pids.values())
+    while level:
+        level = {pid for pid, parent in parents.items() if parent in level} - found
+        found |= level
+    return found
+
+
+@contextmanager
+def _baits() -> Iterator[tuple[Bait, list[socket.socket]]]:
+    secret = secrets.token_hex(16)
+    with ExitStack() as stack:
+        file = stack.enter_context(tempfile.NamedTemporaryFile("w", prefix="polymath-selftest-"))
+        file.write(secret)
+        file.flush()
+        tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
+        abstract.bind(f"\0polymath-selftest-{secret}")
+        abstract.listen()
+        victim = subprocess.Popen(["sleep", "600"], env={"SECRET": secret}, stdin=subprocess.DEVNULL)
+        stack.callback(victim.wait)
+        stack.callback(victim.kill)
+        port = tcp.getsockname()[1]
+        yield Bait(file.name, victim.pid, port, f"polymath-selftest-{secret}", secret), [tcp, abstract]
+
+
+def _judged(worker: SandboxWorker, area: str, attack: Attack, result: JobResult) -> AttackResult:
+    memory = worker.limits.memory_bytes if attack.job.kind != "cpp" else result.max_rss_bytes
+    harmless = (
+        ESCAPED not in result.stdout + result.stderr
+        and len(result.stdout) <= worker.limits.output_bytes
+        and result.max_rss_bytes <= memory
+    )
+    return AttackResult(area, attack.name, harmless and result.status in attack.ends, _how(result))
 
 
 def _how(result: JobResult) -> str:
-    said = result.stdout[:80] or result.stderr.strip().splitlines()[-1:] or [""]
-    text = said if isinstance(said, str) else said[0][:80]
-    return f"{result.status}: {text.strip()}" if result.status in ("ok", "runtime_error") else result.status
+    said = (result.stdout.strip() or result.stderr.strip()).splitlines()
+    text = said[-1][:_SHOWN] if said and result.status in ("ok", "runtime_error", "compile_error") else result.error
+    return f"{result.status}: {text}" if text.isprintable() else result.status
 
 
 def _leave_a_file(worker: SandboxWorker) -> AttackResult:
@@ -96,10 +121,28 @@ def _leave_a_file(worker: SandboxWorker) -> AttackResult:
     first = worker.run(Job.program(leave, files={"a.txt": ""}))
     place = first.stdout.strip()
     look = (
-        f"import os\nfor folder in ('.', {place!r}, '/tmp'):\n"
+        f"import os\nfor folder in ('.', {place!r}, {os.path.dirname(place)!r}, '/tmp'):\n"
         f"    try:\n        if 'left' in os.listdir(folder): print('{ESCAPED}')\n"
         "    except OSError as e: print(e)\n"
     )
     second = worker.run(Job.program(look, files={"a.txt": ""}))
     stopped = first.status == second.status == "ok" and ESCAPED not in second.stdout
-    return AttackResult("leave a file for the next job", stopped, _how(second))
+    return _after("leave a file for the next job", stopped, _how(second))
+
+
+def _looked_at(bait: Bait, listeners: list[socket.socket]) -> Iterator[AttackResult]:
+    """What the attacks did to the baits."""
+    file = Path(bait.file)
+    kept = file.exists() and file.read_text() == bait.secret and file.stat().st_mode & 0o777 == 0o600
+    yield _after("harm a file outside", kept, "as it was" if kept else "changed")
+    lives = Path(f"/proc/{bait.pid}").exists()
+    yield _after("harm another process", lives, "alive" if lives else "dead")
+    for listener in listeners:
+        listener.setblocking(False)
+        try:
+            listener.accept()
+            reached = True
+        except BlockingIOError:
+            reached = False
+        kind = "TCP" if listener.family == socket.AF_INET else "abstract UNIX"
+        yield _after(f"reach a listener ({kind})", not reached, "reached" if reached else "nobody came")

@@ -44,12 +44,14 @@ _BOOT = (
 @dataclass(frozen=True)
 class TierReport:
     """`tier` is the strongest tier that ran a confined program here, or None. `details` maps each tier
-    tried to what happened; `why_not_higher` is a sentence for each tier above the one reached.
+    tried to what happened; `why_not_higher` is a sentence for each tier above the one reached; `limits` are what the
+    tier does not stop, or stops by one wall only, here.
     """
 
     tier: Tier | None
     details: dict[str, str]
     why_not_higher: str
+    limits: tuple[str, ...] = ()
 
 
 def interpreter() -> str:
@@ -67,8 +69,35 @@ def readable_paths(extra: Sequence[str] = ()) -> list[str]:
     return [path for path in dict.fromkeys(paths) if os.path.exists(path)]
 
 
-def command(tier: Tier, options: str, readable: Sequence[str]) -> list[str]:
-    """The command line that starts a zygote; `options` is its JSON argument."""
+def limits_of(tier: Tier, landlock_abi: int, no_cgroup: str, counts_threads: bool) -> tuple[str, ...]:
+    """What a tier does not stop, one sentence each. `no_cgroup` says why there is no control group, empty if there is
+    one.
+    """
+    found = []
+    if no_cgroup:
+        found.append(
+            f"no cgroup ({no_cgroup}): memory is bounded per process times the one process that seccomp allows, and "
+            "memory that the kernel holds for a job (threads, inodes, pipes) by watching"
+        )
+    if not counts_threads:
+        found.append("no /proc inside bubblewrap: a job's threads are not counted, only its processes")
+    if tier == "landlock":
+        found.append("no namespaces: a job can ask whether a path exists and how large the file is, and read no file")
+        found.append(
+            "no file system of its own: a job's files are bounded by watching (16 MiB, what it writes in 20 ms, and 64 "
+            "open files of 1 MB that it has removed)"
+        )
+        if landlock_abi < 6:
+            found.append(f"Landlock ABI {landlock_abi}: signals and abstract sockets are refused by seccomp alone")
+        if landlock_abi < 4:
+            found.append(f"Landlock ABI {landlock_abi}: TCP is refused by seccomp alone")
+    return tuple(found)
+
+
+def command(tier: Tier, options: str, readable: Sequence[str], proc: bool = True) -> list[str]:
+    """The command line that starts a zygote; `options` is its JSON argument. Containers that hide parts of their /proc
+    forbid a new one: `proc=False` goes without.
+    """
     python = [interpreter(), "-s", "-S", "-P", "-c", _BOOT, str(HERE), options]
     if tier == "landlock":
         return python
@@ -93,5 +122,5 @@ def command(tier: Tier, options: str, readable: Sequence[str]) -> list[str]:
     for path in (*readable, str(HERE)):
         files += ["--ro-bind", path, path]
     # The zygote counts a job's threads in /proc; the job itself is kept from it by Landlock.
-    files += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/"]
+    files += [*(["--proc", "/proc"] if proc else []), "--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/"]
     return [program, *isolation, *files, "--chdir", "/", "--", *python]

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from rewards.sandbox.cgroup import Cgroup
 from rewards.sandbox.compiled import COMPILE_LIMITS, CompiledPrograms, compile_job, find_compiler, not_compiled
 from rewards.sandbox.inside.zygote import MAX_WALL_FACTOR
 from rewards.sandbox.process import ZygoteProcess
@@ -77,23 +78,29 @@ class SandboxWorker:
     def _start(self, side: _Side, tier: Tier) -> ZygoteProcess:
         try:
             return self._start_zygote(side, tier)
+        except SandboxUnavailable as error:
+            if tier != "bubblewrap" or "proc" not in str(error):
+                raise
+            return self._start_zygote(side, tier, proc=False)
+
+    def _start_zygote(self, side: _Side, tier: Tier, proc: bool = True) -> ZygoteProcess:
+        try:
+            if side == "code":
+                return ZygoteProcess(tier, self.limits, _START_SECONDS, parallel=self.parallel, proc=proc)
+            packages = _site_packages()
+            return ZygoteProcess(
+                tier,
+                self.trusted_limits,
+                _TRUSTED_START_SECONDS,
+                readable=[*packages, str(_REPOSITORY / "rewards"), *self._trusted_paths],
+                import_paths=[*packages, str(_REPOSITORY), *self._trusted_paths],
+                preload=self._preload,
+                parallel=self.parallel,
+                proc=proc,
+            )
         except OSError as error:
             # No room for its folder, no descriptors left: the machine has no sandbox now.
             raise SandboxUnavailable(f"{tier}: {error}") from error
-
-    def _start_zygote(self, side: _Side, tier: Tier) -> ZygoteProcess:
-        if side == "code":
-            return ZygoteProcess(tier, self.limits, _START_SECONDS, parallel=self.parallel)
-        packages = _site_packages()
-        return ZygoteProcess(
-            tier,
-            self.trusted_limits,
-            _TRUSTED_START_SECONDS,
-            readable=[*packages, str(_REPOSITORY / "rewards"), *self._trusted_paths],
-            import_paths=[*packages, str(_REPOSITORY), *self._trusted_paths],
-            preload=self._preload,
-            parallel=self.parallel,
-        )
 
     def __enter__(self) -> SandboxWorker:
         return self
@@ -246,24 +253,26 @@ def detect_tier() -> TierReport:
     """
     details: dict[str, str] = {}
     reached: Tier | None = None
+    limits: tuple[str, ...] = ()
     for tier in TIERS:
-        details[tier] = _try_tier(tier)
+        details[tier], found = _try_tier(tier)
         if reached is None and details[tier].startswith("works"):
-            reached = tier
+            reached, limits = tier, found
     higher = TIERS[: TIERS.index(reached)] if reached else TIERS
-    return TierReport(reached, details, "; ".join(details[tier] for tier in higher))
+    return TierReport(reached, details, "; ".join(details[tier] for tier in higher), limits)
 
 
-def _try_tier(tier: Tier) -> str:
+def _try_tier(tier: Tier) -> tuple[str, tuple[str, ...]]:
     started = time.monotonic()
     try:
         with SandboxWorker(tier) as worker:
             result = worker.run(Job.program(_PROBE))
-            abi = worker._zygotes["code"].landlock_abi
+            zygote = worker._zygotes["code"]
     except SandboxUnavailable as error:
-        return str(error)
+        return str(error), ()
     if result.status != "ok" or result.stdout.strip() != "stopped 2":
-        return f"{tier}: a program ran but was not confined ({result.status}: {result.stdout}{result.error})"
-    return (
-        f"works: Landlock ABI {abi}, seccomp; {1000 * (time.monotonic() - started):.0f} ms from start to end"
-    )
+        return f"{tier}: a program ran but was not confined ({result.status}: {result.stdout}{result.error})", ()
+    cgroup = "cgroup" if isinstance(zygote.cgroup, Cgroup) else "no cgroup"
+    milliseconds = 1000 * (time.monotonic() - started)
+    works = f"works: Landlock ABI {zygote.landlock_abi}, seccomp, {cgroup}; {milliseconds:.0f} ms from start to end"
+    return works, zygote.weaknesses()
