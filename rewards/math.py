@@ -13,10 +13,12 @@ units, order, equations) stand in `math_compare`.
 
 from __future__ import annotations
 
+import re
+
 from rewards.math_answer import CURRENCIES, operators, read
 from rewards.math_compare import STRUCTURES, check_scalars, compare, symbols, unevaluated
 from rewards.math_poly import TooLarge
-from rewards.math_text import MAX_CHARS, NotUnderstood, clean, squeeze
+from rewards.math_text import MAX_CHARS, NotUnderstood, clean, squeeze, tokenize
 from rewards.math_tree import FUNCTIONS, Node
 from rewards.sandbox import Job, SandboxWorker
 from rewards.types import Verdict
@@ -24,6 +26,8 @@ from rewards.types import Verdict
 OPINION = "rewards.math_opinion:compare_texts"
 _MIN_ECHO = 4
 """Characters from which an expression found in the question counts as copied."""
+
+_IDLE_BRACES = re.compile(r"\^\{([A-Za-z0-9])\}")
 
 
 def grade_math(answer: str, truth: str, worker: SandboxWorker | None, question: str = "") -> Verdict:
@@ -35,7 +39,7 @@ def grade_math(answer: str, truth: str, worker: SandboxWorker | None, question: 
     or fails, or nobody has an opinion. `evidence["opinions"]` then holds what sympy and Math-Verify said, and
     `evidence["disagreement"]` is true where they contradict each other. Reasons of a wrong answer: too_long, empty,
     unknown_sign, not_understood, too_deep, too_large, exponent_too_large, too_many_items, division_by_zero,
-    zero_to_the_zero, not_a_scalar, unevaluated, relation, several_answers, unit, echo, different.
+    zero_to_the_zero, not_a_scalar, unevaluated, relation, several_answers, unit, echo, different, different_text.
     """
     if len(answer) > MAX_CHARS:
         return Verdict(False, "too_long", {"chars": len(answer)})
@@ -45,6 +49,9 @@ def grade_math(answer: str, truth: str, worker: SandboxWorker | None, question: 
         return Verdict(False, "empty")
     if squeeze(given_text) == squeeze(gold_text):
         return Verdict(True, "same_text", evidence)
+    if not _is_mathematical(gold_text):
+        alike = squeeze(given_text).casefold() == squeeze(gold_text).casefold()
+        return Verdict(alike, "same_text" if alike else "different_text", evidence)
     gold = _read_truth(truth)
     given: Node | None = None
     try:
@@ -73,6 +80,16 @@ def grade_math(answer: str, truth: str, worker: SandboxWorker | None, question: 
     return _ask(given_text, gold_text, worker)
 
 
+def _is_mathematical(cleaned: str) -> bool:
+    """Whether every sign is one of mathematics. A truth with others (another script, a sentence) is a text and is
+    compared as one."""
+    try:
+        tokenize(cleaned)
+    except NotUnderstood:
+        return False
+    return True
+
+
 def _read_truth(truth: str) -> Node | None:
     """The truth's tree; None where it is outside the grammar or the bounds, so that only the child can compare it."""
     try:
@@ -86,10 +103,7 @@ def _read_truth(truth: str) -> Node | None:
 def _left_open(given: frozenset[str], gold: Node | None, truth: str) -> frozenset[str]:
     r"""The operators of the answer that the truth does without. Where the truth is a function of its symbols, written
     with sines or the like, all elementary functions may stand in the answer: `2\sin x\cos x` is `\sin 2x`."""
-    try:
-        done = operators(truth)
-    except NotUnderstood:
-        done = frozenset()
+    done = operators(truth)
     if gold is not None and symbols(gold) and done & FUNCTIONS:
         done |= FUNCTIONS
     return given - done
@@ -112,7 +126,9 @@ def _refusal(gold: Node, given: Node, given_text: str, gold_text: str, question:
 
 def _is_echo(given: Node, given_text: str, gold_text: str, question: str) -> bool:
     """An expression that stands in the question while the truth, as written, does not: nobody has worked on it."""
-    asked, copied, truth = squeeze(clean(question)), squeeze(given_text), squeeze(gold_text)
+    asked, copied, truth = (
+        _IDLE_BRACES.sub(r"^\1", squeeze(text)) for text in (clean(question), given_text, gold_text)
+    )
     return bool(given.items) and len(copied) >= _MIN_ECHO and copied in asked and truth not in asked
 
 
