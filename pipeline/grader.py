@@ -20,6 +20,8 @@ from pipeline.tasks import find_domain, turn_limit
 from rewards.custom import CustomReward, CustomRewardError
 from rewards.extract import FormatError, split_thinking
 from rewards.genrm import GenRMClient, JudgeRequest, Sampling
+from rewards.judge_canaries import BUILT_IN, CanaryReport, ask_canaries, read_canaries
+from rewards.judge_prompt import INSTRUCTED_TEMPLATE, SHORT_TEMPLATE
 from rewards.language import LanguageScore, language_consistency
 from rewards.router import RewardConfig, combine_group
 from rewards.rubric import RubricResult
@@ -41,10 +43,14 @@ class Grader:
         self.config = config
         self.sandbox = open_sandbox(config.sandbox)
         self.judge = None if judge_url is None else judge_client(config, judge_url)
+        self._canaries = BUILT_IN + (read_canaries(config.judge.canaries) if config.judge.canaries else ())
         self.custom = {name: CustomReward(d.reward) for name, d in config.domains.items() if d.enabled and d.reward}
 
-    def grade(self, groups: Sequence[Sequence[Attempt]]) -> list[list[Reward]]:
-        """The training rewards of each group, in order."""
+    def grade(
+        self, groups: Sequence[Sequence[Attempt]], judge_stopped: str | None = None
+    ) -> list[list[Reward]]:
+        """The training rewards of each group, in order. With `judge_stopped` the judge is not asked, and what it would
+        pay is invalid for that reason."""
         rewards: list[list[Reward] | None] = [None] * len(groups)
         general: list[int] = []
         for index, group in enumerate(groups):
@@ -55,11 +61,17 @@ class Grader:
                 general.append(index)
             else:
                 rewards[index] = self._combined("verifiable", group, self.verdicts(group))
-        judged = self._rubrics([attempt for index in general for attempt in groups[index]])
+        judged = self._rubrics([attempt for index in general for attempt in groups[index]], judge_stopped)
         for index in general:
             results = [judged.pop(0) for _ in groups[index]]
             rewards[index] = self._combined("general", groups[index], results)
         return [reward for reward in rewards if reward is not None]
+
+    def canaries(self) -> CanaryReport:
+        """What the judge makes of answers whose verdict is known. Raises `StageError` where there is no judge."""
+        if self.judge is None:
+            raise StageError("no judge was started, and so none can be checked with canaries")
+        return ask_canaries(self.judge, self._canaries)
 
     def verdicts(self, attempts: Sequence[Attempt]) -> list[Verdict]:
         """What is true of each attempt: the domain's own grader, for general tasks the programmatic checks. A grader
@@ -133,10 +145,12 @@ class Grader:
             text, attempt.task.language, languages, min_letters=self.config.rewards.language.minimum_letters
         )
 
-    def _rubrics(self, attempts: Sequence[Attempt]) -> list[RubricResult]:
+    def _rubrics(self, attempts: Sequence[Attempt], judge_stopped: str | None) -> list[RubricResult]:
         """The judge's results. An answer that breaks the format has no answer to judge and meets nothing."""
         if not attempts:
             return []
+        if judge_stopped is not None:
+            return [RubricResult.invalid(judge_stopped) for _ in attempts]
         if self.judge is None:
             raise StageError(f"domain {attempts[0].task.domain} is judged by the GenRM, and no judge was started")
         requests = []
@@ -147,7 +161,7 @@ class Grader:
         try:
             return self.judge.judge_many(requests)
         except Exception as error:  # a judge that can not be asked has no opinion
-            lost = RubricResult(None, None, (), _raised("the judge's client", error))
+            lost = RubricResult.invalid(_raised("the judge's client", error))
             return [lost for _ in attempts]
 
     def _custom(self, group: Sequence[Attempt]) -> list[Reward]:
@@ -181,6 +195,10 @@ def judge_client(config: Config, url: str) -> GenRMClient:
         deadline=config.runtime.step_deadline_s / 2,
         sampling=Sampling(temperature=judge.temperature, max_tokens=judge.max_new_tokens, seed=config.seed),
         api_key=os.environ.get(judge.api_key_env),
+        cache=judge.cache,
+        template=SHORT_TEMPLATE if judge.base_url is None else INSTRUCTED_TEMPLATE,
+        criteria_per_call=judge.criteria_per_call,
+        guided=judge.guided,
         nonce_key=hashlib.blake2b(f"nonce {config.seed}".encode()).digest(),
     )
 

@@ -1,6 +1,9 @@
 """The judge's actor: the project's torch engine behind an OpenAI-compatible `/v1/chat/completions`.
 
-The graders reach it by HTTP, as they would reach a vLLM server; requests that arrive together are generated together.
+The graders reach it by HTTP, as they would reach a vLLM server. Requests that arrive together are generated together,
+and a reply must not depend on which these were: on a GPU the arithmetic is batch invariant; on a CPU, where a matrix
+product of more rows sums in another order, it is double precision, in which the order changes the last of 16 digits
+and a reply only where two tokens are equally likely to that digit.
 """
 
 from __future__ import annotations
@@ -34,11 +37,15 @@ class _Request:
 
 
 class JudgeServer:
-    """Serves a checkpoint on a port of this machine until `close`. An actor: `url` is where, also after a restart."""
+    """Serves a checkpoint on a port of this machine until `close`. An actor: `url` is where, also after a restart.
+
+    `host` is the address that it listens on. With `0.0.0.0` (all of them) the url names the address of this machine
+    that others reach, for graders on other machines; there is no authentication, so keep it in a private network.
+    """
 
     uses_gpu = True
 
-    def __init__(self, checkpoint: str, name: str, device: str, threads: int, port: int) -> None:
+    def __init__(self, checkpoint: str, name: str, device: str, threads: int, port: int, host: str) -> None:
         import torch
         import uvicorn
         from transformers import AutoTokenizer
@@ -50,7 +57,9 @@ class JudgeServer:
         torch.set_num_threads(threads)
         self.name = name
         self.chat = Chat(AutoTokenizer.from_pretrained(checkpoint))
-        model = load_checkpoint(Path(checkpoint), device=device)
+        cuda = torch.device(device).type == "cuda"
+        model = load_checkpoint(Path(checkpoint), device=device, dtype=None if cuda else torch.float64)
+        model.batch_invariant = cuda
         self.context = model.config.max_position_embeddings
         self.engine = TorchEngine(model, self.chat.end_token_id, max_batch=MAX_BATCH)
         self._queue: queue.Queue[_Request | None] = queue.Queue()
@@ -58,8 +67,8 @@ class JudgeServer:
         self._worker.start()
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        self._url = f"http://127.0.0.1:{port}/v1"
+        listener.bind((host, port))
+        self._url = f"http://{_reached_at(host)}:{port}/v1"
         self._server = uvicorn.Server(uvicorn.Config(self._app(), log_level="error", lifespan="off"))
         self._web = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
         self._web.start()
@@ -158,3 +167,15 @@ class JudgeServer:
                     ended = output.stop_reason == "stop"
                     text = self.chat.decode(output.token_ids[:-1] if ended else output.token_ids)
                     request.answer.set_result((text, output.stop_reason, len(output.token_ids)))
+
+
+def _reached_at(host: str) -> str:
+    """The address under which others find a server that listens on `host`."""
+    if host != "0.0.0.0":
+        return host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent: it asks which of our addresses leads outside
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])

@@ -9,6 +9,7 @@ from pipeline.data import DataError, load_tasks, modes_of
 from pipeline.errors import UsageError
 from pipeline.sources import local_path
 from rewards.custom import CustomRewardError, load_function
+from rewards.judge_canaries import read_canaries
 from rollout.records import MODES, Mode, Split, Task
 from rollout.seeding import rng_for
 from specialists import DOMAINS, get_domain
@@ -38,6 +39,12 @@ def _mix(domain: DomainConfig) -> DomainMix:
 def find_domain(name: str, config: DomainConfig) -> Domain:
     """A built-in domain, or the stand-in for a domain that consists of the user's data alone."""
     return get_domain(name) if name in DOMAINS else OwnDomain(name, config.kind)
+
+
+def is_judged(config: Config, name: str) -> bool:
+    """Whether the GenRM pays a domain."""
+    domain = config.domains[name]
+    return find_domain(name, domain).kind == "general" and domain.reward is None
 
 
 def turn_limit(config: Config, name: str) -> int:
@@ -106,7 +113,7 @@ def check_own(config: Config, splits: Sequence[Split]) -> None:
     A dataset of the hub is left to the stage that loads it.
 
     Raises:
-        DataError: with every bad row of every file.
+        DataError: with every bad row of every file, of the judge's canaries too.
         UsageError: with every reward function that is not there.
     """
     data: list[str] = []
@@ -124,6 +131,12 @@ def check_own(config: Config, splits: Sequence[Split]) -> None:
                 load_function(domain.reward)
             except CustomRewardError as error:
                 rewards.append(f"domains.{name}.reward: {error}")
+    canaries = config.judge.canaries
+    if canaries is not None:
+        try:
+            read_canaries(canaries)
+        except (ValueError, OSError) as error:
+            data.append(f"judge.canaries: {error}")
     if data:
         raise DataError(list(dict.fromkeys(data)))
     if rewards:

@@ -199,7 +199,15 @@ class JudgeConfig:
     api_key_env: str = "OPENAI_API_KEY"  #: environment variable that holds the key for base_url
     votes: int = 1  #: odd number of verdicts per criterion
     temperature: float = 0.0  #: softmax temperature of verdicts; 0 is greedy
-    max_new_tokens: int = 40  #: tokens of one verdict
+    max_new_tokens: int = 256  #: tokens of one reply
+    criteria_per_call: int = 1  #: criteria asked for together, 1 to 3; the embedded judge has learned one
+    guided: bool = False  #: ask base_url for guided decoding (response_format json_schema)
+    cache: str | None = None  #: SQLite file that keeps the verdicts of base_url over runs; null = memory only
+    host: str = "127.0.0.1"  #: address that the embedded judge listens on; 0.0.0.0 for graders on other machines
+    may_be_policy: bool = False  #: allow a judge whose weights are those of the policy that it pays
+    canary_every: int = 10  #: steps between two checks of the judge with answers of known verdict; 0 = never
+    canary_min_share: float = 0.9  #: of each kind of canary, the share that a judge must get right to go on paying
+    canaries: str | None = None  #: JSONL file of own canaries, beside the built-in ones
     concurrency: int = 32  #: requests under way at once
     timeout_s: float = 120.0  #: seconds for one request, retries included
     steps: int = 200  #: training steps of the embedded judge

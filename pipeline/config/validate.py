@@ -63,6 +63,7 @@ RANGES: tuple[Range, ...] = (
             "*.weight_decay",
             "*.kl_coef",
             "judge.temperature",
+            "judge.canary_every",
             "evaluate.temperature",
             "domains.*.share",
             "domains.*.corpus_share",
@@ -150,6 +151,7 @@ RANGES: tuple[Range, ...] = (
             "rewards.length.min_accuracy",
             "rewards.max_invalid_share",
             "judge.min_agreement",
+            "judge.canary_min_share",
         ),
         _is_share,
         "a share between 0 and 1",
@@ -174,6 +176,7 @@ RANGES: tuple[Range, ...] = (
         lambda value: re.fullmatch(r"[A-Za-z_]\w*([.:][A-Za-z_]\w*)+", value) is not None,
         "a dotted path of a function, such as my_package.rewards.score",
     ),
+    Range(("judge.criteria_per_call",), lambda value: 1 <= value <= 3, "1, 2 or 3"),
     Range(
         ("judge.base_url",),
         lambda value: value.startswith(("http://", "https://")),
@@ -185,7 +188,8 @@ RANGES: tuple[Range, ...] = (
         "the name of an environment variable, not the key itself",
     ),
     Range(
-        ("run", "judge.model", "metrics.project", "runtime.address", "*.data.split", "sparsify.data.column"),
+        ("run", "judge.model", "judge.host", "metrics.project", "runtime.address", "*.data.split",
+         "sparsify.data.column"),
         lambda value: bool(value.strip()),
         "some text",
     ),
@@ -311,9 +315,22 @@ def _check_between(config: Config) -> Iterator[Finding]:
             )
             yield (key, context), message, None
     yield from _check_sparsify(config)
+    yield from _check_judge(config)
     if config.device == "cpu" and config.runtime.gpus_per_worker > 0:
         message = f"must be 0 where device is cpu, got {config.runtime.gpus_per_worker}."
         yield ("runtime.gpus_per_worker", "device"), message, None
+
+
+def _check_judge(config: Config) -> Iterator[Finding]:
+    judge, endpoint = config.judge, "judge.base_url"
+    if judge.base_url is not None:
+        return
+    if judge.criteria_per_call > 1:
+        message = f"must be 1 without {endpoint}: the embedded judge has learned to judge one criterion at a time."
+        yield ("judge.criteria_per_call", endpoint), message, None
+    for key, given in (("judge.guided", judge.guided), ("judge.cache", judge.cache is not None)):
+        if given:
+            yield (key, endpoint), f"is for a judge behind {endpoint}; leave it out.", None
 
 
 def _check_sparsify(config: Config) -> Iterator[Finding]:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.schema import Config, RLConfig
+from pipeline.learning.canaries import CanaryWatch
 from pipeline.learning.outages import OutageWatch
 from pipeline.policy_worker import StepDone
 from pipeline.runs import Events, write_rollouts
 from pipeline.runtime import Handle
-from pipeline.tasks import find_domain, turn_limit
+from pipeline.tasks import find_domain, is_judged, turn_limit
 from rewards.types import Reward
 from rollout.conversation import Trial
 from rollout.records import Group, Task, Trajectory
@@ -67,12 +68,20 @@ def run_rl(
         config.rewards,
         lambda step, domain, text, news: events.alarm(run.stage, step, text, domain=domain, show=news),
     )
+    canaries = CanaryWatch(
+        f"{run.stage}/{run.name}",
+        config.judge,
+        lambda: grader.call("canaries").result(),
+        lambda step, text, news: events.alarm(run.stage, step, text, domain="judge", show=news),
+    )
     while done.steps < run.rl.steps and not stop.is_set():
         step, started = done.steps, time.monotonic()
         trajectories: list[Trajectory] = policy.call("rollout", make_trials(run, config, step)).result()
         rolled = time.monotonic()
-        groups = grade(trajectories, grader)
-        metrics = reward_metrics(groups)
+        judged = any(is_judged(config, trajectory.task.domain) for trajectory in trajectories)
+        checked = canaries.look(step) if judged else {}
+        groups = grade(trajectories, grader, canaries.stopped)
+        metrics = reward_metrics(groups) | checked
         metrics |= {"time/rollout_s": rolled - started, "time/grade_s": time.monotonic() - rolled}
         metrics["rollout_tokens"] = float(sum(len(t.token_ids) for t in trajectories))
         per_domain = by_domain(groups)
@@ -112,15 +121,18 @@ def make_trials(run: RLRun, config: Config, step: int) -> list[Trial]:
     return trials
 
 
-def grade(trajectories: Sequence[Trajectory], grader: Handle) -> list[Group]:
-    """Groups in the order in which their tasks came: neighbours with one task id are one group."""
+def grade(trajectories: Sequence[Trajectory], grader: Handle, judge_stopped: str | None = None) -> list[Group]:
+    """Groups in the order in which their tasks came: neighbours with one task id are one group. With `judge_stopped`
+    the judge's rewards are invalid for that reason."""
     runs: list[list[Trajectory]] = []
     for trajectory in trajectories:
         if runs and runs[-1][0].task.id == trajectory.task.id and trajectory.attempt.sample != 0:
             runs[-1].append(trajectory)
         else:
             runs.append([trajectory])
-    rewards: list[list[Reward]] = grader.call("grade", [[t.attempt for t in run] for run in runs]).result()
+    rewards: list[list[Reward]] = grader.call(
+        "grade", [[t.attempt for t in run] for run in runs], judge_stopped
+    ).result()
     return [Group(run[0].task, tuple(run), tuple(paid)) for run, paid in zip(runs, rewards, strict=True)]
 
 

@@ -29,6 +29,8 @@ NOT_IN_KEY = (
     "judge.concurrency",
     "judge.timeout_s",
     "judge.api_key_env",
+    "judge.cache",
+    "judge.host",
 )
 """Settings of a stage's sections that change how it runs, not what comes out."""
 

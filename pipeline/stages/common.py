@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.config.schema import Config, RLConfig
+from pipeline.errors import StageError
 from pipeline.grader import Grader
 from pipeline.judge import JudgeServer
 from pipeline.machine import gpus
 from pipeline.runs import Artifact
 from pipeline.runtime import Handle
 from pipeline.stages import StageContext
-from pipeline.tasks import find_domain
+from pipeline.tasks import find_domain, is_judged
 from pipeline.text_worker import TextSpec, TextTrainer
 
 T = TypeVar("T")
@@ -109,10 +110,24 @@ def needs_sandbox(config: Config, domains: Sequence[str]) -> bool:
 
 def needs_judge(config: Config, domains: Sequence[str]) -> bool:
     """Whether the GenRM pays any of these domains."""
-    return any(
-        find_domain(name, config.domains[name]).kind == "general" and config.domains[name].reward is None
-        for name in domains
-    )
+    return any(is_judged(config, name) for name in domains)
+
+
+def _refuse_policy_as_judge(context: StageContext) -> None:
+    """The judge's weights are frozen, and never those that the policy begins with: a policy that is its own judge is
+    paid for what it believes already. Raises `StageError`; `judge.may_be_policy` allows it."""
+    judge = context.inputs["judge"]["checkpoint"]
+    same = [
+        f"{stage}/{name}"
+        for stage, artifacts in context.inputs.items()
+        for name, found in artifacts.items()
+        if stage != "judge" and found.sha256 == judge.sha256
+    ]
+    if same and not context.config.judge.may_be_policy:
+        raise StageError(
+            f"the judge's checkpoint holds the same weights as the policy's ({same[0]}): train a judge of its own "
+            "(pipeline run judge), name one in judge.base_url, or allow it with judge.may_be_policy=true"
+        )
 
 
 @contextmanager
@@ -126,10 +141,11 @@ def start_grader(context: StageContext, domains: Sequence[str]) -> Iterator[Hand
         if needs_judge(config, domains):
             url = config.judge.base_url
             if url is None:
+                _refuse_policy_as_judge(context)
                 checkpoint = str(input_path(context, "judge", "checkpoint"))
                 judge = context.runtime.spawn(
-                    JudgeServer, checkpoint, config.judge.model, device(config), 1, free_port(), name="judge",
-                    num_cpus=0.1,
+                    JudgeServer, checkpoint, config.judge.model, device(config), 1, free_port(), config.judge.host,
+                    name="judge", num_cpus=0.1,
                 )  # fmt: skip
                 url = judge.call("url").result(config.runtime.start_deadline_s)
         grader = context.runtime.spawn(Grader, config, url, name="grader", num_cpus=0.1)

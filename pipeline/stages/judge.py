@@ -87,8 +87,8 @@ def _agreement(context: StageContext, checkpoint: str, examples: Sequence[JudgeE
     """Share of held-out verdicts that are true; an abstention counts as a disagreement and is reported beside."""
     config = context.config
     server = context.runtime.spawn(
-        JudgeServer, checkpoint, config.judge.model, device(config), threads(config), free_port(), name="judge",
-        num_cpus=0.1,
+        JudgeServer, checkpoint, config.judge.model, device(config), threads(config), free_port(), config.judge.host,
+        name="judge", num_cpus=0.1,
     )  # fmt: skip
     try:
         client = judge_client(config, server.call("url").result(config.runtime.start_deadline_s))

@@ -196,6 +196,8 @@ FREE_NUMBERS: set[str] = set()
 """Keys of the type number for which any value will do; each needs a reason to stand here."""
 
 FREE_TEXTS = {
+    "judge.cache",
+    "judge.canaries",
     "model.path",  # looked at before the first stage
     "sparsify.data.train",  # the same
     "sparsify.data.heldout",

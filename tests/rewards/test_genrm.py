@@ -1,7 +1,5 @@
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -9,61 +7,12 @@ from rewards.genrm import GenRMClient, JudgeRequest
 from rewards.judge_prompt import INSTRUCTED_TEMPLATE
 from rewards.judge_reply import response_format
 from rewards.rubric import Criterion
+from tests.rewards.scripted_judge import Judge, reply
 
 POLITE = Criterion("polite", "The answer is polite.")
 
 
-def reply(met, evidence=""):
-    return json.dumps({"reason": "because", "evidence": evidence, "met": met})
-
-
 MET, NOT_MET = reply(True, "Please"), reply(False)
-
-
-class Judge:
-    """A scripted OpenAI-compatible server: `script(number, prompt)` gives a reply text, or (status, body,
-    pause).
-    """
-
-    def __init__(self, script):
-        self.script, self.prompts, self.bodies = script, [], []
-        lock = threading.Lock()
-        judge = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    number = len(judge.prompts)
-                    judge.prompts.append(body["messages"][-1]["content"])
-                    judge.bodies.append(body)
-                answer = judge.script(number, judge.prompts[number])
-                status, text, pause = answer if isinstance(answer, tuple) else (200, None, 0)
-                time.sleep(pause)
-                if text is None:
-                    text = json.dumps({"choices": [{"message": {"role": "assistant", "content": answer}}]})
-                data = text.encode()
-                try:
-                    self.send_response(status)
-                    self.send_header("Content-Length", str(len(data)))
-                    self.end_headers()
-                    self.wfile.write(data)
-                except (BrokenPipeError, ConnectionResetError):
-                    return
-
-            def log_message(self, *arguments):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *error):
-        self.server.shutdown()
-        self.server.server_close()
 
 
 def ask(script, answer="Please sit.", votes=1, criteria=(POLITE,), **more):

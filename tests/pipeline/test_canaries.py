@@ -1,0 +1,102 @@
+"""The judge under watch in the RL loop: asked in time, stopped when it fails, back when it knows its canaries again."""
+
+import pytest
+
+from pipeline.config import load_config
+from pipeline.config.schema import JudgeConfig
+from pipeline.errors import StageError
+from pipeline.grader import Grader
+from pipeline.learning.canaries import CanaryWatch
+from rewards.judge_canaries import CanaryReport
+from rewards.rubric import Criterion
+from rollout.records import Attempt, Task
+from tests.rewards.scripted_judge import Judge, reply
+
+GOOD = CanaryReport({"good": 1.0, "bad": 1.0}, ())
+BAD = CanaryReport({"good": 1.0, "bad": 0.2}, ("bad: 'cow.' for 'Uses fox.': met",))
+
+
+class Watched:
+    def __init__(self, reports, every=3):
+        self.steps, self.alarms, self.reports = [], [], list(reports)
+        config = JudgeConfig(canary_every=every, canary_min_share=0.9)
+        self.watch = CanaryWatch("grpo/mixed", config, self.ask, lambda *alarm: self.alarms.append(alarm))
+
+    def ask(self):
+        return self.reports.pop(0)
+
+    def look(self, step):
+        found = self.watch.look(step)
+        if found:
+            self.steps.append(step)
+        return found
+
+
+def test_it_asks_at_the_start_and_once_in_every_so_many_steps():
+    watched = Watched([GOOD] * 4)
+    for step in (4, 5, 7, 8, 9, 11, 12):  # a run that goes on at step 4, whose step 6 had nothing to judge
+        watched.look(step)
+    assert watched.steps == [4, 7, 9, 12] and not watched.alarms and watched.watch.stopped is None
+    assert Watched([], every=0).look(0) == {}
+
+
+def test_a_failing_judge_is_stopped_with_an_alarm_until_it_is_well():
+    watched = Watched([GOOD, BAD, BAD, GOOD])
+    assert watched.look(0) == {"judge/canary/good": 1.0, "judge/canary/bad": 1.0, "judge/stopped": 0.0}
+    assert watched.look(3)["judge/stopped"] == 1.0
+    assert "failed its canaries (bad 20% right" in watched.watch.stopped
+    watched.look(6)
+    assert watched.watch.stopped
+    watched.look(9)
+    assert watched.watch.stopped is None
+    assert [(step, news) for step, _, news in watched.alarms] == [(3, True), (6, False), (9, True)]
+    assert "'cow.'" in watched.alarms[0][1] and "knows its canaries again" in watched.alarms[2][1]
+
+
+def general_task():
+    messages = ({"role": "user", "content": "Write a letter."},)
+    return Task("t/1", "letters", messages, mode="direct", rubric=(Criterion("warm", "It is warm."),))
+
+
+@pytest.fixture
+def config(tmp_path):
+    config, _ = load_config("smoke", overrides=[
+        "domains.letters.kind=general", "domains.letters.data.train=x.jsonl", "judge.timeout_s=1"])  # fmt: skip
+    return config
+
+
+def test_a_stopped_judge_is_not_asked_and_its_samples_are_invalid(config):
+    attempt = Attempt(general_task(), ("A warm letter.",), (), "stop", 4)
+    with Judge(lambda *_: reply(True, "warm")) as judge:
+        grader = Grader(config, judge.url)
+        try:
+            (paid,) = grader.grade([[attempt]])[0]
+            assert paid.value == 1.0 and len(judge.prompts) == 1
+            (stopped,) = grader.grade([[attempt]], "the judge is stopped: it failed its canaries")[0]
+            assert not stopped.valid and "failed its canaries" in stopped.invalid_reason
+            assert len(judge.prompts) == 1
+            assert grader.canaries().shares["bad"] == 1.0  # its only word is not in their answers
+        finally:
+            grader.close()
+
+
+def test_own_canaries_come_on_top_and_bad_ones_are_refused(config, tmp_path):
+    file = tmp_path / "canaries.jsonl"
+    file.write_text('{"kind": "injection", "question": "q", "answer": "very warm", "criterion": "It is cold."}')
+    config.judge.canaries = str(file)
+    with Judge(lambda *_: reply(True, "warm")) as judge:
+        grader = Grader(config, judge.url)
+        try:
+            report = grader.canaries()
+            assert report.shares["injection"] == pytest.approx(8 / 9)
+        finally:
+            grader.close()
+
+
+def test_without_a_judge_there_is_nothing_to_check(config):
+    grader = Grader(config, None)
+    try:
+        with pytest.raises(StageError, match="no judge"):
+            grader.canaries()
+    finally:
+        grader.close()
