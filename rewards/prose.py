@@ -13,7 +13,8 @@ from rewards.exact import normalise, visible
 
 _UNSEEN = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1|\Z)|<!--.*?(?:-->|\Z)", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[([^\[\]\n]*)\]\([^()\s]*\)")
-_SENTENCE_END = re.compile(r"[.!?。！？]+(?=\s|$)|[。！？]")
+# A run of marks is looked at once, from its beginning: trying it again from each mark takes quadratic time.
+_SENTENCE_END = re.compile(r"(?<![.!?。！？])[.!?。！？]++(?=\s|$)|[。！？]")
 _WIDE = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_WIDE}]|(?:(?![{_WIDE}])[^\W_])+(?:['’-](?:(?![{_WIDE}])[^\W_])+){{0,2}}")
 LONGEST_WORD = 40
