@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 from rewards.math_text import MAX_TRUTH_CHARS, NotUnderstood, Token, clean, tokenize
 from rewards.math_tree import FUNCTIONS, NAMES, UNEVALUATED, Node, number, parse_expression
@@ -56,7 +55,8 @@ def operators(text: str) -> frozenset[str]:
     `NotUnderstood`."""
     tokens = tokenize(clean(text))
     found = {"!"} if any(token.kind == "sign" and token.text == "!" for token in tokens) else set()
-    for token, following in pairwise([*tokens, None]):
+    for place, token in enumerate(tokens):
+        following = tokens[place + 1] if place + 1 < len(tokens) else None
         applied = following is not None and following.text in ("(", "_", "{", "^", "[")
         if token.text in FUNCTIONS - {"exp"} and token.kind in ("command", "letters", "text"):
             found.add("log" if token.text in ("ln", "lg") else token.text)
