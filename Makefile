@@ -1,10 +1,11 @@
 # make setup   creates .venv with everything in it       make demo   runs the whole pipeline, preset tiny
 # make test    lint, types, tests with coverage          make lint   ruff, mypy, no executed text
+# make fuzz    graders and parsers under atheris, SECONDS=60 for each target
 # make clean   removes .venv and caches, keeps runs/
 #
 # PYTHON=/path/to/python3.12 chooses the interpreter; TORCH=cpu|gpu overrides the look for a GPU.
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint fuzz clean
 .DEFAULT_GOAL := setup
 BIN := .venv/bin
 
@@ -21,6 +22,10 @@ lint: setup
 
 test: lint
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+fuzz: setup
+	$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install -q -e ".[fuzz]"
+	$(BIN)/python -m fuzz --seconds $(or $(SECONDS),60) $(ARGS)
 
 clean:
 	rm -rf .venv build *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
