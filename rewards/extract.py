@@ -32,6 +32,7 @@ _SECOND_THOUGHT = re.compile(
     r"|[零〇一二三四五六七八九十百千万亿两半]|或|不|但|错|其实|应该|也许|可能|答案|更正|等等",
     re.IGNORECASE,
 )
+_SYMBOL = re.compile(r"\b[B-Zb-z]\b")
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([^\s`]*)[ \t]*$", re.MULTILINE)
 
 
@@ -116,7 +117,9 @@ def _ends(rest: str) -> bool:
         return not rest.strip()
     words = _TEXT_COMMAND.sub(r" \1 ", rest)
     bare = _CLOSING_MARKS.sub("", words)
-    return len(bare) <= MAX_CHARS_AFTER_BOX and (not bare or bare.isalpha()) and not _SECOND_THOUGHT.search(words)
+    if len(bare) > MAX_CHARS_AFTER_BOX or not (bare.isalpha() or not bare):
+        return False
+    return not (_SECOND_THOUGHT.search(words) or _SYMBOL.search(_TEXT_COMMAND.sub(" ", rest)))
 
 
 def _bounded(answer: str, max_chars: int) -> str | FormatError:
