@@ -1,7 +1,7 @@
 """The graders that a task can name: how its answer is read, what its truth must look like, how the two are compared.
 
     kind           reads    truth
-    math           a box    text, compared as text and then as mathematics
+    math           a box    text, compared as mathematics (as text where it has signs that are none of mathematics)
     exact          a box    text
     set, list      a box    a list of texts, or one text with its items separated by commas
     choice         a box    the letter of one choice; with `choices`, its text counts too
@@ -77,8 +77,7 @@ def truth_problem(kind: str, truth: Any, choices: Sequence[str] = ()) -> str | N
 
 
 def _grade_math(answer: str, truth: Any, choices: Sequence[str], sandbox: SandboxWorker | None) -> Verdict:
-    exact = grade_exact(answer, str(truth))
-    return exact if exact.correct else grade_math(answer, str(truth), sandbox)
+    return grade_math(answer, str(truth), sandbox)
 
 
 def _is_text(truth: Any) -> bool:
