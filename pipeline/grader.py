@@ -129,6 +129,8 @@ class Grader:
             length_band=length.band,
             length_min_accuracy=length.min_accuracy,
             length_quantile=length.quantile,
+            overlong=length.overlong_penalty,
+            overlong_share=length.overlong_share,
             language_weight=language.penalty,
         )
         scores = [self._language(attempt) if language.penalty else None for attempt in group]
@@ -142,7 +144,11 @@ class Grader:
             return None
         text = "\n".join(_FORMAL.sub(" ", turn) for turn in attempt.completions)
         return language_consistency(
-            text, attempt.task.language, languages, min_letters=self.config.rewards.language.minimum_letters
+            text,
+            attempt.task.language,
+            languages,
+            min_letters=self.config.rewards.language.minimum_letters,
+            prompt="\n".join(message["content"] for message in attempt.task.messages),
         )
 
     def _rubrics(self, attempts: Sequence[Attempt], judge_stopped: str | None) -> list[RubricResult]:

@@ -1,41 +1,51 @@
 """Language consistency: what share of a text is in the wanted language.
 
-Code, LaTeX and URLs are stripped first (that matters more than the detector). Then the script decides where
-it can: Han is Chinese, Latin is English when no other configured language is written in Latin. Only between
-configured languages of one script is py3langid asked, sentence by sentence and restricted to them. The
-share is weighted by words, where a Han character or kana counts 1/1.7 of a word; counting each as a word
-overestimates Chinese in a mix.
+    share = sum of c(w) over the words of the language / sum of c(w) over all words,   c(w) = min(count of w, cap)
 
-No opinion (`share=None`, neutral) on too little text, and where most of the text was stripped: else the
-policy moves its thinking into a code block.
+after DeepSeek-R1 (arXiv:2501.12948: share of target-language words in the chain of thought). What a word is, is ours to
+say: a run of letters, or 1/1.7 of one for a Han character or kana (as whole words they would overestimate Chinese in a
+mix). In this order:
+
+- Formal parts (code, LaTeX, URLs, tags) are left out, but not prose that is hidden in them (`formal.split_formal`).
+- A sentence counts once, and not at all where it is quoted from the prompt. `cap` is the square root of the number of
+  different words, at least 3: one word of the target language, repeated, does not outweigh a text in another.
+- The script decides where it can: Han is Chinese, or Japanese beside enough kana. Languages of one script are told
+  apart by py3langid, on pieces of at least `detector_letters`, among the configured languages and the frequent ones of
+  that script, so that romanised Chinese is not English because both are written in Latin letters.
+
+No opinion (`share=None`) on too little text, and where most of the text was formal. Whoever pays must give such a
+sample no advantage over others (`router`): else the policy stops writing words.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from rewards.exact import visible
+from rewards.formal import split_formal
 
 HAN_PER_WORD = 1.7
 # For the minimum only: one Han character says about as much as three Latin letters.
 LETTERS_PER_HAN = 3
+LEAST_KANA = 0.2
+"""Share of kana beside Han from which a sentence is Japanese; ordinary Japanese has about half."""
+LEAST_PROBABILITY = 0.1
+"""Below it a configured language is not meant, where another language of the script is likelier."""
+LEAST_CAP = 3
+LEAST_QUOTE = 6
+"""Letters from which a sentence that stands in the prompt counts as quoted."""
 
-_STRIPPED = (
-    re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.DOTALL),
-    re.compile(r"`[^`\n]*`"),
-    re.compile(r"\$\$.*?\$\$|\\\[.*?\\\]|\\begin\{(\w+\*?)\}.*?\\end\{\1\}", re.DOTALL),
-    re.compile(r"\$[^$\n]*\$|\\\(.*?\\\)"),
-    re.compile(r"\\[A-Za-z]+(?:\{[^{}]*\})*"),
-    re.compile(r"(?:https?://|www\.)\S+"),
-    re.compile(r"<[^<>\n]{1,80}>"),
-)
 _SENTENCE = re.compile(r"[^.!?。！？\n]+")
 _SCRIPTS = {
     "han": re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"),
     "kana": re.compile(r"[\u3040-\u30ff]"),
-    "hangul": re.compile(r"[\uac00-\ud7af]"),
+    "hangul": re.compile(r"[\uac00-\ud7af]+"),
     "cyrillic": re.compile(r"[\u0400-\u04ff]+"),
     "arabic": re.compile(r"[\u0600-\u06ff]+"),
     "latin": re.compile(r"[A-Za-z\u00c0-\u024f]+"),
@@ -44,6 +54,12 @@ _SCRIPT_OF = {
     "zh": "han", "ja": "kana", "ko": "hangul", "ru": "cyrillic", "uk": "cyrillic", "bg": "cyrillic",
     "ar": "arabic", "fa": "arabic",
 }  # fmt: skip
+_FREQUENT = {
+    "latin": ("en", "de", "fr", "es", "it", "pt", "nl", "pl", "vi", "id", "sw", "tr"),
+    "cyrillic": ("ru", "uk", "bg"),
+    "arabic": ("ar", "fa"),
+}
+"""What a text of a script may be, beside the configured languages."""
 
 
 @dataclass(frozen=True)
@@ -61,41 +77,52 @@ def language_consistency(
     min_letters: int = 20,
     max_stripped: float = 0.6,
     detector_letters: int = 60,
+    prompt: str = "",
 ) -> LanguageScore:
     """The share of `text` in `language`, one of `languages` (ISO 639-1 codes).
 
     `min_letters` is the least text for an opinion, in Latin letters or their equivalent. `max_stripped` is
     the share of characters that may be code, LaTeX or URLs (1.0 for code domains). Below `detector_letters`
-    the script alone speaks: on short text a statistical detector guesses.
+    the script alone speaks: on short text a statistical detector guesses. Sentences of `prompt` do not count.
     """
     if language not in languages:
         raise ValueError(f"language {language!r} is not among the configured languages {tuple(languages)}")
-    plain = strip_formal(text)
-    dense, kept = _dense(text), _dense(plain)
-    stripped = 1.0 - kept / dense if dense else 0.0
-    letters = _letters(plain)
+    text = visible(text)
+    plain, hidden = split_formal(text)
+    dense = _dense(text)
+    stripped = max(0.0, 1.0 - (_dense(plain) + _dense(hidden)) / dense) if dense else 0.0
+    sentences = _own_sentences(f"{plain}\n{hidden}", prompt)
+    letters = sum(map(_letters, sentences))
     evidence: dict[str, Any] = {"stripped": round(stripped, 4), "letters": letters}
     if stripped > max_stripped:
         return LanguageScore(None, {**evidence, "reason": "mostly_stripped"})
     if letters < min_letters:
         return LanguageScore(None, {**evidence, "reason": "too_little_text"})
-    words: dict[str, float] = {}
-    for sentence in _SENTENCE.findall(plain):
-        for script, count in _words(sentence).items():
-            name = _language_of(
-                sentence, script, languages, use_detector=letters >= detector_letters, prefer=language
-            )
-            words[name] = words.get(name, 0.0) + count
-    total = sum(words.values())
-    evidence["words"] = {name: round(count, 2) for name, count in sorted(words.items())}
-    return LanguageScore(words.get(language, 0.0) / total, evidence)
+    tally: dict[str, Counter[str]] = {}
+    for name, tokens in _named_tokens(sentences, language, languages, detector_letters):
+        tally.setdefault(name, Counter()).update(tokens)
+    cap = max(LEAST_CAP, math.isqrt(sum(map(len, tally.values()))))
+    words = {
+        name: math.fsum(min(count, cap) * _weight(token) for token, count in counts.items())
+        for name, counts in sorted(tally.items())
+    }
+    evidence["words"] = {name: round(count, 2) for name, count in words.items()}
+    return LanguageScore(words.get(language, 0.0) / math.fsum(words.values()), evidence)
 
 
-def strip_formal(text: str) -> str:
-    """The text without code, LaTeX, URLs and tags."""
-    for pattern in _STRIPPED:
-        text = pattern.sub(" ", text)
-    return text
+def _own_sentences(text: str, prompt: str) -> list[str]:
+    """Each sentence once, in order, without those that the prompt holds word for word."""
+    asked = _folded(prompt)
+    own: dict[str, str] = {}
+    for sentence in _SENTENCE.findall(text):
+        folded = _folded(sentence)
+        if not (len(folded) >= LEAST_QUOTE and folded in asked):
+            own.setdefault(folded, sentence)
+    return list(own.values())
+
+
+def _folded(text: str) -> str:
+    return "".join(character for character in text.casefold() if character.isalnum())
 
 
 def _dense(text: str) -> int:
@@ -103,49 +130,93 @@ def _dense(text: str) -> int:
 
 
 def _letters(text: str) -> int:
-    wide = sum(len(_SCRIPTS[script].findall(text)) for script in ("han", "kana", "hangul"))
-    narrow = sum(
-        len(word) for script in ("latin", "cyrillic", "arabic") for word in _SCRIPTS[script].findall(text)
+    return sum(
+        len(token) * (LETTERS_PER_HAN if script in ("han", "kana", "hangul") else 1)
+        for script, pattern in _SCRIPTS.items()
+        for token in pattern.findall(text)
     )
-    return narrow + LETTERS_PER_HAN * wide
 
 
-def _words(sentence: str) -> dict[str, float]:
-    """Words per script; Han beside kana is Japanese writing and counts there."""
-    counts = {script: float(len(pattern.findall(sentence))) for script, pattern in _SCRIPTS.items()}
-    if counts["kana"]:
-        counts["kana"] += counts.pop("han")
-    for script in ("han", "kana"):
-        if script in counts:
-            counts[script] /= HAN_PER_WORD
-    return {script: count for script, count in counts.items() if count}
+def _weight(token: str) -> float:
+    return 1.0 / HAN_PER_WORD if _SCRIPTS["han"].match(token) or _SCRIPTS["kana"].match(token) else 1.0
+
+
+def _named_tokens(
+    sentences: Sequence[str], language: str, languages: Sequence[str], detector_letters: int
+) -> Iterator[tuple[str, list[str]]]:
+    """Words with the name of their language, `other:…` for one that is not configured."""
+    per_script: dict[str, list[list[str]]] = {script: [] for script in _SCRIPTS}
+    for sentence in sentences:
+        found = {script: pattern.findall(sentence.casefold()) for script, pattern in _SCRIPTS.items()}
+        if found["kana"] and len(found["kana"]) >= LEAST_KANA * (len(found["kana"]) + len(found["han"])):
+            found["kana"] += found.pop("han")
+        for script, tokens in found.items():
+            if tokens:
+                per_script[script].append(tokens)
+    for script, runs in per_script.items():
+        if script == "han":
+            name = _han_language(runs, sum(map(len, per_script["kana"])), language, languages)
+            yield from ((name(run), run) for run in runs)
+            continue
+        for run in _pieces(runs, detector_letters):
+            yield _language_of(run, script, language, languages, detector_letters), run
+
+
+def _han_language(runs: Sequence[list[str]], kana: int, language: str, languages: Sequence[str]) -> Any:
+    """Which language a sentence in Han alone is in: Chinese, or a Japanese heading in a Japanese text."""
+    japanese = kana >= LEAST_KANA * (kana + sum(map(len, runs))) and "ja" in languages
+
+    def name(run: Sequence[str]) -> str:
+        if japanese and len(run) < 8 and (language == "ja" or "zh" not in languages):
+            return "ja"
+        return "zh" if "zh" in languages else "other:han"
+
+    return name
+
+
+def _pieces(runs: Sequence[list[str]], least: int) -> list[list[str]]:
+    """Neighbouring sentences joined to pieces of at least `least` letters; a short rest joins the last one."""
+    pieces: list[list[str]] = []
+    current: list[str] = []
+    for run in runs:
+        current = current + run
+        if sum(map(len, current)) >= least:
+            pieces.append(current)
+            current = []
+    if current and pieces:
+        pieces[-1] = pieces[-1] + current
+    elif current:
+        pieces.append(current)
+    return pieces
 
 
 def _language_of(
-    sentence: str, script: str, languages: Sequence[str], use_detector: bool, prefer: str
+    run: Sequence[str], script: str, language: str, languages: Sequence[str], detector_letters: int
 ) -> str:
     candidates = [name for name in languages if _SCRIPT_OF.get(name, "latin") == script]
+    frequent = _FREQUENT.get(script, ())
     if not candidates:
         return f"other:{script}"
-    if len(candidates) == 1:
+    if len(set(candidates) | set(frequent)) == 1:
         return candidates[0]
-    if use_detector:
-        return _detect(sentence, tuple(candidates))
-    # Too short to tell languages of one script apart: the benefit of the doubt.
-    return prefer if prefer in candidates else candidates[0]
+    if sum(map(len, run)) < detector_letters:
+        # Too short to tell languages of one script apart: the benefit of the doubt.
+        return language if language in candidates else candidates[0]
+    ranked = _rank(" ".join(run), tuple(sorted({*candidates, *frequent})))
+    best = max(candidates, key=lambda name: ranked[name])
+    likeliest = max(ranked, key=lambda name: ranked[name])
+    return best if ranked[best] >= LEAST_PROBABILITY else f"other:{likeliest}"
 
 
-def _detect(sentence: str, candidates: tuple[str, ...]) -> str:
-    name, _ = _identifier(candidates).classify(sentence)
-    return str(name)
+def _rank(text: str, candidates: tuple[str, ...]) -> dict[str, float]:
+    return {str(name): float(probability) for name, probability in _identifier(candidates).rank(text)}
 
 
 @functools.cache
 def _identifier(candidates: tuple[str, ...]) -> Any:
-    # Loading the model takes about a second, so it waits until two languages of one script must be told
-    # apart.
+    # Loading the model takes about a second, so it waits until languages of one script must be told apart.
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     identifier.set_languages(list(candidates))
     return identifier

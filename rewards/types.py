@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from rewards.combination import CombinationName, contributions
 
 SUM_TOLERANCE = 1e-6
 
@@ -44,7 +46,7 @@ class Component:
     name: str
     value: float
     weight: float
-    contribution: float
+    contribution: float = 0.0
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -59,16 +61,21 @@ class Component:
 
 @dataclass(frozen=True)
 class Reward:
-    """A value with the components that sum to it, or `value=None` with `invalid_reason`.
+    """A value with the components that make it up, or `value=None` with `invalid_reason`.
 
-    Raises `ValueError` when value and components disagree by more than 1e-6, when a number is not finite,
-    or when a reward is both (or neither) valid and invalid.
+    `combination` names how they were combined (`rewards.combination`); that is computed again here, so that no reward
+    exists whose value its components do not explain.
+
+    Raises `ValueError` when value, contributions and combination disagree by more than 1e-6, when a number is not
+    finite, when a component comes twice, or when a reward is both (or neither) valid and invalid; `TypeError` when a
+    component does not belong to the combination.
     """
 
     value: float | None
     components: tuple[Component, ...]
     invalid_reason: str | None
     passed: bool | None
+    combination: CombinationName = "sum"
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.invalid_reason is None):
@@ -82,24 +89,34 @@ class Reward:
             if self.passed is not None:
                 raise ValueError("an invalid reward cannot say whether the answer passed")
             return
+        declared = _contributions(self.combination, self.components)
         for component in self.components:
-            numbers = (component.value, component.weight, component.contribution)
-            if not all(math.isfinite(number) for number in numbers):
-                raise ValueError(f"component {component.name!r} is not finite: {numbers}")
+            # Written as `not (... <= ...)` so that NaN fails too.
+            if not abs(component.contribution - declared[component.name]) <= SUM_TOLERANCE:
+                raise ValueError(
+                    f"component {component.name!r} contributes {component.contribution}, and the combination "
+                    f"{self.combination!r} makes it {declared[component.name]}"
+                )
         total = math.fsum(component.contribution for component in self.components)
-        # Written as `not (... <= ...)` so that NaN fails too.
         if not abs(self.value - total) <= SUM_TOLERANCE:
             raise ValueError(f"reward value {self.value} is not the sum of its components {total}")
 
     @staticmethod
-    def of(components: Sequence[Component], passed: bool | None) -> Reward:
+    def of(components: Sequence[Component], passed: bool | None, combination: CombinationName = "sum") -> Reward:
         """The reward that these components sum to."""
         return Reward(
             value=math.fsum(component.contribution for component in components),
             components=tuple(components),
             invalid_reason=None,
             passed=passed,
+            combination=combination,
         )
+
+    @staticmethod
+    def combine(combination: CombinationName, measured: Sequence[Component], passed: bool | None) -> Reward:
+        """The reward that a combination makes of measured values; the contributions are filled in."""
+        declared = _contributions(combination, measured)
+        return Reward.of([replace(c, contribution=declared[c.name]) for c in measured], passed, combination)
 
     @staticmethod
     def invalid(reason: str, components: Sequence[Component] = ()) -> Reward:
@@ -116,6 +133,7 @@ class Reward:
             "components": [component.to_json() for component in self.components],
             "invalid_reason": self.invalid_reason,
             "passed": self.passed,
+            "combination": self.combination,
         }
 
     @staticmethod
@@ -125,4 +143,12 @@ class Reward:
             components=tuple(Component(**component) for component in record["components"]),
             invalid_reason=record["invalid_reason"],
             passed=record["passed"],
+            combination=record["combination"],
         )
+
+
+def _contributions(combination: CombinationName, components: Sequence[Component]) -> dict[str, float]:
+    values = {component.name: component.value for component in components}
+    if len(values) < len(components):
+        raise ValueError(f"a component comes twice in {[component.name for component in components]}")
+    return contributions(combination, values, {component.name: component.weight for component in components})

@@ -13,6 +13,7 @@ import numpy as np
 
 from rewards.rubric import Criterion
 from rewards.types import Reward
+from rollout.advantages import component_advantages, reward_advantages
 
 Mode = Literal["thinking", "direct"]
 MODES: tuple[Mode, ...] = ("thinking", "direct")
@@ -206,20 +207,20 @@ class Group:
         if len(self.trajectories) != len(self.rewards):
             raise ValueError(f"{len(self.trajectories)} trajectories but {len(self.rewards)} rewards")
 
-    def advantages(self, scale_by_std: bool = False) -> np.ndarray:
+    def advantages(self, scale_by_std: bool = False, normalization: str = "reward") -> np.ndarray:
         """[G] float64; NaN where the reward is invalid (the sample leaves baseline and loss).
 
-        Without `scale_by_std`: A_i = R_i − mean(R) (DeepSeek-V3.2, arXiv:2512.02556; Dr. GRPO, arXiv:2503.20783).
-        With it, divided by the standard deviation over the group (GRPO, arXiv:2402.03300).
+        Of the rewards as wholes (`reward_advantages`), or with `normalization="component"` of each component by its own
+        standard deviation (`component_advantages`, which `scale_by_std` must ask for).
         """
-        values = np.array([np.nan if r.value is None else r.value for r in self.rewards], dtype=np.float64)
-        valid = ~np.isnan(values)
-        if valid.sum() < 2:
-            return np.where(valid, 0.0, np.nan)
-        advantages = values - values[valid].mean()
-        if scale_by_std:
-            advantages = advantages / (values[valid].std(ddof=1) + 1e-6)
-        return advantages
+        if normalization == "reward":
+            return reward_advantages(self.rewards, scale_by_std)
+        if normalization != "component" or not scale_by_std:
+            raise ValueError(
+                "normalization must be 'reward', or 'component' together with scale_by_std; "
+                f"got {normalization!r} and scale_by_std={scale_by_std}"
+            )
+        return component_advantages(self.rewards)
 
 
 def dump_jsonl(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -105,16 +105,18 @@ class SamplingConfig:
 
 @dataclass
 class LengthConfig:
-    penalty: float = 0.1  #: largest share of the outcome that length can cost; 0 turns it off
+    penalty: float = 0.1  #: largest share of the outcome that length beyond the band can cost; 0 turns it off
     band: float = 1.2  #: no penalty up to this multiple of the group's reference length
     quantile: float = 0.5  #: reference length: this quantile of the right answers' lengths
     min_accuracy: float = 0.5  #: groups less often right than this are not shortened
+    overlong_penalty: float = 0.1  #: largest share of the outcome that nearness to the token limit can cost; 0: off
+    overlong_share: float = 0.1  #: share of the token limit before its end in which that penalty rises
 
 
 @dataclass
 class LanguageConfig:
     penalty: float = 0.1  #: largest deduction for thinking in another language than the prompt's; 0 turns it off
-    minimum_letters: int = 4  #: letters; less text than this has no language
+    minimum_letters: int = 20  #: letters; less text than this has no language
 
 
 @dataclass
@@ -163,6 +165,7 @@ class RLConfig:
     clip_high: float = 0.28  #: importance ratios are clipped above 1 + clip_high
     kl_coef: float = 0.0  #: weight of the KL to the reference; 0 loads no reference model
     scale_by_std: bool = False  #: divide advantages by the group's standard deviation
+    advantage_normalization: str = "reward"  #: reward | component: whose deviation; component is GDPO, by each its own
     train_indexer: bool = False  #: keep training the indexer by its KL on the selected set
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)  #: optimizer of the policy
     checkpoint_every: int = 1  #: steps between two checkpoints to go on from

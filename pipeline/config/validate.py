@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config.keys import did_you_mean
 from pipeline.config.schema import Config, DomainConfig
 from pipeline.stages import CHECKPOINTS
+from rewards.router import MAX_PENALTY
 from specialists import DOMAINS
 
 Check = Callable[[Any], bool]
@@ -51,6 +52,7 @@ RANGES: tuple[Range, ...] = (
     _one_of("constant", "linear", "cosine", keys=("*.decay",)),
     _one_of("ray", "inline", keys=("runtime.backend",)),
     _one_of("joint", "separate", keys=("specialists.modes",)),
+    _one_of("reward", "component", keys=("*.advantage_normalization",)),
     _one_of("landlock", "bubblewrap", keys=("sandbox.min_tier",)),
     _one_of("verifiable", "general", keys=("domains.*.kind",)),
     Range(
@@ -146,7 +148,6 @@ RANGES: tuple[Range, ...] = (
         (
             "*.min_lr_ratio",
             "base.careful_share",
-            "rewards.*.penalty",
             "rewards.length.quantile",
             "rewards.length.min_accuracy",
             "rewards.max_invalid_share",
@@ -156,6 +157,12 @@ RANGES: tuple[Range, ...] = (
         _is_share,
         "a share between 0 and 1",
     ),
+    Range(
+        ("rewards.*.penalty", "rewards.*.overlong_penalty"),
+        lambda value: 0 <= value <= MAX_PENALTY,
+        f"a share between 0 and {MAX_PENALTY}, so that a right answer always beats a wrong one",
+    ),
+    Range(("rewards.length.overlong_share",), lambda value: 0 < value <= 1, "above 0 and at most 1"),
     Range(
         ("*.betas",),
         lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
@@ -314,6 +321,10 @@ def _check_between(config: Config) -> Iterator[Finding]:
                 f"must hold one whole conversation, {context} ({sampling.max_context}), got {values[key]}."
             )
             yield (key, context), message, None
+    for key in ("specialists.rl", "grpo"):
+        if values[f"{key}.advantage_normalization"] == "component" and not values[f"{key}.scale_by_std"]:
+            names = (f"{key}.advantage_normalization", f"{key}.scale_by_std")
+            yield names, f"component divides by standard deviations, so {names[1]} must be true.", None
     yield from _check_sparsify(config)
     yield from _check_judge(config)
     if config.device == "cpu" and config.runtime.gpus_per_worker > 0:

@@ -42,12 +42,15 @@ class PolicyBatch:
         return PolicyBatch(**moved)
 
 
-def policy_samples(groups: Sequence[Group], scale_by_std: bool, kl_coef: dict[str, float]) -> list[PolicySample]:
+def policy_samples(
+    groups: Sequence[Group], scale_by_std: bool, kl_coef: dict[str, float], normalization: str = "reward"
+) -> list[PolicySample]:
     """Samples that teach something: valid reward and, unless the KL acts on them, an advantage other than zero."""
     samples = []
     for group in groups:
         coef = kl_coef.get(group.task.domain, 0.0)
-        for trajectory, advantage in zip(group.trajectories, group.advantages(scale_by_std), strict=True):
+        advantages = group.advantages(scale_by_std, normalization)
+        for trajectory, advantage in zip(group.trajectories, advantages, strict=True):
             if np.isnan(advantage) or (advantage == 0.0 and coef == 0.0):
                 continue
             samples.append(

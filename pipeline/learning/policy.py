@@ -62,7 +62,9 @@ class PolicyLearner:
         batch changes nothing but time.
         """
         valid = sum(reward.valid for group in groups for reward in group.rewards)
-        samples = policy_samples(groups, self.config.scale_by_std, self.kl_coef)
+        samples = policy_samples(
+            groups, self.config.scale_by_std, self.kl_coef, self.config.advantage_normalization
+        )
         lr = learning_rate(step, self.config.steps, self.config.optimizer)
         metrics = {"lr": lr, "trained_sequences": float(len(samples))}
         if not samples:

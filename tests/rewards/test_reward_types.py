@@ -42,3 +42,50 @@ def test_contradictions_are_refused():
         Reward(1.0, (component,), "why", True)
     with pytest.raises(ValueError):
         Reward.invalid("")
+
+
+MADE = Reward.combine(
+    "verifiable",
+    [Component("outcome", 1.0, 1.0), Component("length", 0.9, 0.1), Component("language", 0.5, 0.1)],
+    True,
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "error"),
+    [
+        (("value",), 1.0, ValueError),
+        (("combination",), "sum", ValueError),
+        (("combination",), "general", TypeError),
+        (("combination",), "mine", ValueError),
+        (("components", 0, "value"), 0.0, ValueError),
+        (("components", 0, "value"), 2.0, ValueError),
+        (("components", 1, "value"), 1.0, ValueError),
+        (("components", 1, "contribution"), 0.0, ValueError),
+        (("components", 2, "weight"), 0.0, ValueError),
+        (("components", 2, "name"), "bonus", TypeError),
+        (("components", 2, "name"), "outcome", ValueError),
+        (("components", 2, "value"), math.nan, ValueError),
+        (("invalid_reason",), "why", ValueError),
+    ],
+)
+def test_a_tampered_record_is_refused(path, value, error):
+    record = json.loads(json.dumps(MADE.to_json()))
+    assert Reward.from_json(record) == MADE
+    inner = record
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    with pytest.raises(error):
+        Reward.from_json(record)
+
+
+def test_moving_a_share_between_components_is_refused_though_the_sum_stays():
+    outcome, length, language = MADE.components
+    moved = [
+        Component("outcome", 1.0, 1.0, outcome.contribution + length.contribution),
+        Component("length", 0.9, 0.1, 0.0),
+        language,
+    ]
+    with pytest.raises(ValueError, match="'outcome' contributes"):
+        Reward.of(moved, True, "verifiable")

@@ -94,7 +94,7 @@ def test_samples_without_advantage_give_no_gradient_when_they_are_kept(gradient,
     dropped, _ = gradient(groups)
     keep_all = policy_module.policy_samples
 
-    def tiny_kl(groups, scale, coef):
+    def tiny_kl(groups, scale, coef, normalization):
         return [dataclasses.replace(s, kl_coef=0.0) for s in keep_all(groups, scale, {"toy": 1.0})]
 
     monkeypatch.setattr(policy_module, "policy_samples", tiny_kl)
