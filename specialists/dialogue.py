@@ -10,7 +10,7 @@ from rollout.environment import Environment
 from rollout.records import Attempt, Message, Mode
 from specialists.base import assistant, tool_result
 
-RESULT_MARKUP = ("<tool_response", "<function_results", "<tool_result", "<|tool|>", "<｜tool▁output")
+RESULT_MARKUP = ("<tool_response", "<function_results", "<tool_result", "<information>", "<|tool|>", "<｜tool▁output")
 """How models are shown the results of tools: a policy that writes one itself makes up what it was told."""
 
 
