@@ -20,7 +20,7 @@ from pipeline.tasks import find_domain, turn_limit
 from rewards.custom import CustomReward, CustomRewardError
 from rewards.extract import FormatError, split_thinking
 from rewards.genrm import GenRMClient, JudgeRequest, Sampling
-from rewards.judge_canaries import BUILT_IN, CanaryReport, ask_canaries, read_canaries
+from rewards.judge_canaries import BUILT_IN, Canary, CanaryReport, ask_canaries, read_canaries
 from rewards.judge_prompt import INSTRUCTED_TEMPLATE, SHORT_TEMPLATE
 from rewards.language import LanguageScore, language_consistency
 from rewards.router import RewardConfig, combine_group
@@ -43,7 +43,7 @@ class Grader:
         self.config = config
         self.sandbox = open_sandbox(config.sandbox)
         self.judge = None if judge_url is None else judge_client(config, judge_url)
-        self._canaries = BUILT_IN + (read_canaries(config.judge.canaries) if config.judge.canaries else ())
+        self._canaries = judge_canaries(config)
         self.custom = {name: CustomReward(d.reward) for name, d in config.domains.items() if d.enabled and d.reward}
 
     def grade(
@@ -186,6 +186,11 @@ class Grader:
         self.sandbox.close()
         if self.judge is not None:
             self.judge.close()
+
+
+def judge_canaries(config: Config) -> tuple[Canary, ...]:
+    """The built-in canaries and the user's own."""
+    return BUILT_IN + (read_canaries(config.judge.canaries) if config.judge.canaries else ())
 
 
 def judge_client(config: Config, url: str) -> GenRMClient:

@@ -30,13 +30,15 @@ _WORDS = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class JudgeExample:
-    """`messages` is the judge's prompt, `target` what it should reply; the verdict is true."""
+    """`messages` is the judge's prompt, `target` what it should reply; the verdict is true. `rubric` is the
+    whole one that the criterion is from."""
 
     messages: tuple[Message, ...]
     question: str
     verdict: JudgeVerdict
     criterion: Criterion
     answer: str
+    rubric: tuple[Criterion, ...]
 
     @property
     def met(self) -> bool:
@@ -70,7 +72,8 @@ def judge_example(
         if answer is not None:
             nonce = f"{rng.getrandbits(16):04x}"
             messages = judge_prompt(task.prompt, answer, (criterion,), nonce, template)
-            return JudgeExample(tuple(messages), task.prompt, verdict_on(criterion, answer, met), criterion, answer)
+            verdict = verdict_on(criterion, answer, met)
+            return JudgeExample(tuple(messages), task.prompt, verdict, criterion, answer, task.rubric)
     raise RuntimeError(f"no answer that makes a {kind!r} criterion {met} for 1000 tasks")
 
 

@@ -10,21 +10,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StageError
-from pipeline.grader import judge_client
+from pipeline.grader import judge_canaries, judge_client
 from pipeline.judge import JudgeServer
+from pipeline.judge_report import calibrate
 from pipeline.runs import write_json
 from pipeline.stages import StageContext, StageResult
 from pipeline.stages.common import artifact, device, free_port, input_path, text_run, threads
 from pipeline.tasks import judge_lessons
 from pipeline.text_worker import TextSpec
-from rewards.genrm import JudgeRequest
 
 if TYPE_CHECKING:
     from specialists.judge_data import JudgeExample
 
 
 def run(context: StageContext) -> StageResult:
-    """Artifacts: `checkpoint` and `report` (agreement); neither with a judge behind `judge.base_url`."""
+    """Artifacts: `checkpoint` and `report` (calibration); neither with a judge behind `judge.base_url`, which
+    `pipeline judge-report` measures."""
     config, folder = context.config, context.folder
     if config.judge.base_url is not None:
         return StageResult({}, {}, {"served_by": config.judge.base_url})
@@ -50,7 +51,7 @@ def run(context: StageContext) -> StageResult:
     )
     checkpoint = folder / "checkpoint"
     text_run(context, "judge", spec, checkpoint, measure=None)
-    report = _agreement(context, str(checkpoint), heldout)
+    report = _calibration(context, str(checkpoint), heldout)
     write_json(folder / "report.json", report)
     if report["agreement"] < config.judge.min_agreement:
         raise StageError(
@@ -83,8 +84,8 @@ def _write_texts(context: StageContext, train: Sequence[JudgeExample], heldout: 
         save_texts(context.folder / f"{name}.npz", texts)
 
 
-def _agreement(context: StageContext, checkpoint: str, examples: Sequence[JudgeExample]) -> dict[str, Any]:
-    """Share of held-out verdicts that are true; an abstention counts as a disagreement and is reported beside."""
+def _calibration(context: StageContext, checkpoint: str, examples: Sequence[JudgeExample]) -> dict[str, Any]:
+    """See `calibrate`, of the checkpoint behind its server."""
     config = context.config
     server = context.runtime.spawn(
         JudgeServer, checkpoint, config.judge.model, device(config), threads(config), free_port(), config.judge.host,
@@ -92,21 +93,8 @@ def _agreement(context: StageContext, checkpoint: str, examples: Sequence[JudgeE
     )  # fmt: skip
     try:
         client = judge_client(config, server.call("url").result(config.runtime.start_deadline_s))
-        requests = [JudgeRequest(e.question, e.answer, (e.criterion,)) for e in examples]
-        results = client.judge_many(requests)
+        report = calibrate(client, examples, judge_canaries(config))
         client.close()
     finally:
         server.stop()
-    kinds: dict[str, list[bool]] = {}
-    abstained = 0
-    for example, result in zip(examples, results, strict=True):
-        met = result.criteria[0].met
-        abstained += met is None
-        kinds.setdefault(str((example.criterion.truth or {}).get("kind")), []).append(met == example.met)
-    right = [verdict for verdicts in kinds.values() for verdict in verdicts]
-    return {
-        "agreement": sum(right) / len(right),
-        "n": len(right),
-        "abstained": abstained,
-        "by_kind": {kind: sum(v) / len(v) for kind, v in sorted(kinds.items())},
-    }
+    return report
