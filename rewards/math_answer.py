@@ -271,12 +271,13 @@ def _unit(tokens: list[Token]) -> tuple[list[Token], str]:
         start += 1
     name = "".join(f" {t.text}" if t.spaced or t.kind == "text" else t.text for t in tokens[start:end]).strip()
     plain = all(token.kind == "letters" or token.text == "/" for token in tokens[start:end])
-    if not name or not _UNIT_TEXT.fullmatch(name):
+    if name in ("", "i", "e") or not _UNIT_TEXT.fullmatch(name):
         return tokens, ""
     unit = _unit_name(name)
     if plain:
         numeric = all(t.kind == "number" or t.text in ("/", "frac", "{", "}") for t in tokens[:start])
-        if len(name) == 1 or not numeric or (unit is None and len(name) < 4) or name in NAMES:
+        symbols = any(token.text in NAMES or len(token.text) == 1 for token in tokens[start:end] if token.text != "/")
+        if not numeric or (unit is None and (symbols or len(name) < 4)) or len(name) == 1:
             return tokens, ""
     return tokens[:start], (unit or name.casefold().removesuffix("s")) + suffix
 
