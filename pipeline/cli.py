@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.commands import auditing, configuring, looking, running, using
+from pipeline.commands import auditing, configuring, judging, looking, running, serving, using
 from pipeline.quiet import set_environment
 
 app = typer.Typer(
@@ -23,6 +23,12 @@ app.command()(looking.doctor)
 app.command(
     epilog="For example: pipeline audit-rewards --area math, or pipeline audit-rewards --reward my_rewards:brevity."
 )(auditing.audit_rewards)
+app.command()(judging.judge_report)
+app.command(
+    epilog="For example: pipeline rubrics --data prompts.jsonl --out tasks.jsonl judge.base_url=http://host:8000/v1 "
+    "judge.model=NAME. The result is a file for domains.NAME.data.train of a domain with kind: general."
+)(judging.rubrics)
+app.command()(serving.sandbox_server)
 app.command()(using.export)
 app.command(epilog="For example: pipeline chat specialists/math --mode direct -p 'What is 2 + 2?'")(using.chat)
 

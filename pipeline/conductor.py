@@ -83,6 +83,7 @@ def run_stages(
         _refuse_missing(plan, targets, run, sources)
     _refuse_shortage(plan, continue_command(targets, run.path, sources))
     _refuse_bad_files(plan, config)
+    _refuse_weak_sandbox(plan, config)
     check_installed(config.metrics.sinks)
     with run.lock():
         run.create(config, sources)
@@ -174,6 +175,11 @@ class _Conductor:
             manifest.started = _now()
         manifest.attempts += 1
         manifest.versions = versions()
+        if spec.tries:
+            # Imported where it is needed: its HTTP client is slow to load, and `pipeline --help` is not.
+            from pipeline.sandboxes import require
+
+            manifest.sandbox = require(self._config.sandbox).record()
         manifest.write(self._run.folder(spec.name))
         return manifest
 
@@ -261,6 +267,15 @@ def _refuse_bad_files(plan: Plan, config: Config) -> None:
         from pipeline.tasks import check_own
 
         check_own(config, ("train", "heldout") if ahead & {"distill", "evaluate"} else ("train",))
+
+
+def _refuse_weak_sandbox(plan: Plan, config: Config) -> None:
+    """Programs that the policy writes run in a sandbox that was attacked before the first stage, or not at all."""
+    ahead = {part.name for part in plan.ahead}
+    if any(spec.tries for spec in STAGES if spec.name in ahead):
+        from pipeline.sandboxes import require
+
+        require(config.sandbox)
 
 
 def _refuse_shortage(plan: Plan, go_on: str) -> None:

@@ -58,7 +58,7 @@ def run_checks(folder: Path, with_ray: bool = False) -> list[Check]:
     checks = [
         *_requirements(),
         *_torch(),
-        _sandbox(),
+        *_sandbox(),
         _cpus_and_memory(),
         _disk(folder),
         _shared_memory(),
@@ -125,18 +125,26 @@ def _torch() -> list[Check]:
     return checks
 
 
-def _sandbox() -> Check:
-    """The strongest isolation for programs that the policy writes."""
+def _sandbox() -> list[Check]:
+    """The strongest isolation for programs that the policy writes, and how the attack list went against it."""
+    advice = "The code domains need it; without it turn them off (domains.code.enabled=false)."
     try:
-        from rewards.sandbox import detect_tier
+        from pipeline.sandboxes import examine
 
-        report = detect_tier()
+        found = examine()
     except Exception as error:
-        advice = "The code domains need it; without it turn them off (domains.code.enabled=false)."
-        return Check("sandbox", "failed", f"{type(error).__name__}: {error}", advice)
-    if report.tier is None or str(report.tier) == "none":
-        return Check("sandbox", "failed", "no isolation here", str(report.why_not_higher))
-    return Check("sandbox", "ok", str(report.tier), str(report.why_not_higher or ""))
+        return [Check("sandbox", "failed", f"{type(error).__name__}: {error}", advice)]
+    if found.tier is None:
+        return [Check("sandbox", "failed", "no isolation here", found.why_not_higher)]
+    detail = "; ".join([found.tier, *(f"not stopped by it: {limit}" for limit in found.limits)])
+    checks = [Check("sandbox", "ok", detail, found.why_not_higher)]
+    for area, (stopped, count) in found.areas().items():
+        missed = [line for line in found.not_stopped if line.startswith(f"{area}: ")]
+        verdict: Verdict = "failed" if missed else "ok"
+        advice = "Do not train on code domains here." if missed else ""
+        told = f"{stopped} of {count} attacks stopped"
+        checks.append(Check(f"sandbox: {area}", verdict, "; ".join([told, *missed]), advice))
+    return checks
 
 
 def _cpus_and_memory() -> Check:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.commands.common import AsJson, RunFolder, command, existing_run, print_json
@@ -18,6 +19,9 @@ from pipeline.progress import duration, number_text
 from pipeline.runs import Manifest, Run, find_runs
 from pipeline.runs.events import Event, last_steps, read_alarms
 from pipeline.stages import STAGES
+
+if TYPE_CHECKING:
+    from rewards.sandbox import AttackResult
 
 KEY_NUMBERS = ("reward", "rewards/mean", "loss")
 """The metric that stands for a stage under way: the first of these in its last event."""
@@ -96,6 +100,7 @@ def list_runs(
 def doctor(
     folder: RunFolder = None,
     ray: Annotated[bool, typer.Option("--ray", help="Also start a local Ray and stop it.")] = False,
+    attacks: Annotated[bool, typer.Option("--attacks", help="Also show every attack on the sandbox.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check the installation and the machine."""
@@ -104,7 +109,8 @@ def doctor(
     checks = run_checks(Path(folder or Config.run), ray)
     failed = [check for check in checks if check.verdict == "failed"]
     if as_json:
-        print_json({"ok": not failed, "checks": [vars(check) for check in checks]})
+        rows = {"attacks": [vars(attack) for attack in sandbox_attacks()]} if attacks else {}
+        print_json({"ok": not failed, "checks": [vars(check) for check in checks], **rows})
     else:
         console = Console(highlight=False)
         table = Table("check", "verdict", "found", "to do")
@@ -113,9 +119,27 @@ def doctor(
             verdict = f"[{colours[check.verdict]}]{check.verdict}[/]"
             table.add_row(check.name, verdict, check.detail, check.advice)
         console.print(table)
+        if attacks:
+            console.print(attack_table())
         console.print("All is well." if not failed else f"{len(failed)} of {len(checks)} checks failed.")
     if failed:
         raise typer.Exit(EXIT_RESOURCES)
+
+
+def sandbox_attacks() -> tuple[AttackResult, ...]:
+    """The sandbox's self-test; the checks have run it already."""
+    from pipeline.sandboxes import examine
+
+    return examine().attacks
+
+
+def attack_table() -> Table:
+    """Every attack of the sandbox's self-test."""
+    table = Table("area", "attack", "stopped", "what the attacker saw")
+    for attack in sandbox_attacks():
+        stopped = "[green]yes[/]" if attack.stopped else "[red]no[/]"
+        table.add_row(attack.area, attack.name, stopped, escape(attack.how))
+    return table
 
 
 def stage_rows(run: Run) -> list[dict[str, Any]]:

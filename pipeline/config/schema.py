@@ -236,6 +236,8 @@ class SandboxConfig:
     cpu_s: int = 2  #: CPU seconds of one job
     wall_s: float = 5.0  #: wall-clock seconds of one job
     memory_mb: int = 512  #: memory of one job, in MiB
+    url: str | None = None  #: a sandbox server of another machine (pipeline sandbox-server); null = this machine's own
+    token_env: str = "POLYMATH_SANDBOX_TOKEN"  #: environment variable that holds the token of url, if it wants one
 
 
 @dataclass

@@ -185,12 +185,12 @@ RANGES: tuple[Range, ...] = (
     ),
     Range(("judge.criteria_per_call",), lambda value: 1 <= value <= 3, "1, 2 or 3"),
     Range(
-        ("judge.base_url",),
+        ("judge.base_url", "sandbox.url"),
         lambda value: value.startswith(("http://", "https://")),
         "an http:// or https:// address",
     ),
     Range(
-        ("judge.api_key_env",),
+        ("judge.api_key_env", "sandbox.token_env"),
         lambda value: re.fullmatch(r"[A-Za-z_]\w*", value) is not None,
         "the name of an environment variable, not the key itself",
     ),

@@ -29,6 +29,8 @@ NOT_IN_KEY = (
     "judge.concurrency",
     "judge.timeout_s",
     "judge.api_key_env",
+    "sandbox.url",
+    "sandbox.token_env",
     "judge.cache",
     "judge.host",
 )
@@ -50,6 +52,7 @@ class Manifest:
         inputs: hashes of what it read.
         outputs: what it left, by name.
         signatures: names, sizes and times of each output and own file, to notice cheaply that somebody wrote to it.
+        sandbox: tier and self-test of the sandbox that ran the policy's programs; empty where none did.
         seconds: time spent in all attempts; `attempts` counts them.
     """
 
@@ -63,6 +66,7 @@ class Manifest:
     seed: int = 0
     package: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    sandbox: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     started: str = ""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Status = Literal[
     "ok", "compile_error", "runtime_error", "cpu_limit", "wall_limit", "memory", "output_limit", "sandbox_error"
@@ -109,7 +109,11 @@ class Job:
         """The JSON that the child reads. Raises `TypeError` or `ValueError` for arguments that are not
         JSON.
         """
-        record = {
+        return json.dumps(self.record(), allow_nan=False).encode()
+
+    def record(self) -> dict[str, Any]:
+        """All of it as plain values, for `from_record`."""
+        return {
             "kind": self.kind,
             "source": self.source,
             "stdin": self.stdin,
@@ -118,7 +122,24 @@ class Job:
             "target": self.target,
             "args": list(self.args),
         }
-        return json.dumps(record, allow_nan=False).encode()
+
+    @staticmethod
+    def from_record(record: Any) -> Job:
+        """The job of a record that somebody sent. Raises `ValueError` where it is none."""
+        try:
+            kind, source, stdin, files, calls, target, args = (
+                record[name] for name in ("kind", "source", "stdin", "files", "calls", "target", "args")
+            )
+            if kind not in ("program", "calls", "trusted", "cpp"):
+                raise ValueError(f"unknown kind {kind!r}")
+            texts = [stdin, target, *files, *files.values(), *([] if source is None else [source])]
+            called = tuple(Call(function, list(given), module) for module, function, given in calls)
+            texts += [call.function for call in called] + [call.module for call in called if call.module is not None]
+            if not all(isinstance(text, str) for text in texts) or not isinstance(args, list):
+                raise TypeError("a text is no text")
+            return Job(kind, source, stdin, called, dict(files), target, tuple(args))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"expected the record of a job: {type(error).__name__}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -147,6 +168,25 @@ class JobResult:
     wall_seconds: float = 0.0
     max_rss_bytes: int = 0
     error: str = ""
+
+    @staticmethod
+    def from_record(record: Any) -> JobResult:
+        """The result of `dataclasses.asdict` after JSON. Raises `ValueError` where it is none."""
+        try:
+            results = tuple(CallResult(entry["ok"], entry["value"], entry["error"]) for entry in record["results"])
+            result = JobResult(**{**record, "results": results})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"expected the record of a result: {type(error).__name__}: {error}") from None
+        texts = (result.stdout, result.stderr, result.error)
+        numbers = (result.exit_code, result.signal, result.cpu_seconds, result.wall_seconds, result.max_rss_bytes)
+        if (
+            result.status not in get_args(Status)
+            or not all(isinstance(text, str) for text in texts)
+            or not all(isinstance(number, int | float) for number in numbers)
+            or not all(entry.ok in (True, False) for entry in results)
+        ):
+            raise ValueError("expected the record of a result, got values of other types")
+        return result
 
 
 def parse_results(data: bytes) -> tuple[CallResult, ...] | None:

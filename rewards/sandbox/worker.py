@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, Self
 
 from rewards.sandbox.cgroup import Cgroup
 from rewards.sandbox.compiled import COMPILE_LIMITS, CompiledPrograms, compile_job, find_compiler, not_compiled
@@ -102,7 +102,7 @@ class SandboxWorker:
             # No room for its folder, no descriptors left: the machine has no sandbox now.
             raise SandboxUnavailable(f"{tier}: {error}") from error
 
-    def __enter__(self) -> SandboxWorker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -23,6 +23,11 @@ class FakeRuntime:
         pass
 
 
+class FakeExamination:
+    def record(self) -> dict[str, object]:
+        return {"tier": "fake", "attacks": 0, "not_stopped": []}
+
+
 def run_fake(name: str, context: StageContext) -> StageResult:
     steps = context.config.base.steps if name == "base" else 3
     state_file = context.folder / "state.json"
@@ -55,6 +60,9 @@ def install(set_item: Callable[[dict, str, types.ModuleType], None] = dict.__set
     runtime = types.ModuleType("pipeline.runtime")
     runtime.create_runtime = lambda config: FakeRuntime()  # type: ignore[attr-defined]
     set_item(sys.modules, runtime.__name__, runtime)
+    sandboxes = types.ModuleType("pipeline.sandboxes")
+    sandboxes.require = lambda config: FakeExamination()  # type: ignore[attr-defined]
+    set_item(sys.modules, sandboxes.__name__, sandboxes)
 
 
 if __name__ == "__main__":

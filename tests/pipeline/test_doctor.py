@@ -3,14 +3,14 @@
 import importlib.metadata
 import json
 import subprocess
-import sys
-import types
 
 import pytest
 import typer.testing
 
 from pipeline import doctor
 from pipeline.cli import app
+from pipeline.sandboxes import Examination
+from rewards.sandbox import AttackResult
 
 
 @pytest.fixture
@@ -28,31 +28,60 @@ def checks_of(monkeypatch, tmp_path):
     return run
 
 
-def fake_sandbox(monkeypatch, detect):
-    module = types.ModuleType("rewards.sandbox")
-    module.detect_tier = detect
-    monkeypatch.setitem(sys.modules, "rewards.sandbox", module)
+@pytest.fixture(autouse=True)
+def sandbox(monkeypatch):
+    """What the examination of the sandbox would find; the real one takes seconds."""
+    found = {"tier": "bubblewrap", "url": None, "why_not_higher": "", "limits": (), "attacks": (attack("fork"),)}
+
+    def examine():
+        if isinstance(found["tier"], Exception):
+            raise found["tier"]
+        return Examination(**found)
+
+    monkeypatch.setattr("pipeline.sandboxes.examine", examine)
+    return found
 
 
-def test_a_sound_machine(checks_of, monkeypatch):
-    report = types.SimpleNamespace(tier="landlock", details={}, why_not_higher="bubblewrap is not installed")
-    fake_sandbox(monkeypatch, lambda: report)
+def attack(name, stopped=True, area="processes"):
+    return AttackResult(area, name, stopped, "runtime_error: [Errno 1]")
+
+
+def test_a_sound_machine(checks_of, sandbox):
+    sandbox |= {"tier": "landlock", "why_not_higher": "bubblewrap is not installed", "limits": ("no cgroup",)}
+    sandbox["attacks"] = (attack("fork"), attack("exec"), attack("read", area="files"))
     checks = checks_of()
     assert checks["torch build"].detail == "2.13.0, CPU build, threads: 2"
-    assert (checks["sandbox"].verdict, checks["sandbox"].detail) == ("ok", "landlock")
+    assert vars(checks["sandbox"]) == {
+        "name": "sandbox",
+        "verdict": "ok",
+        "detail": "landlock; not stopped by it: no cgroup",
+        "advice": "bubblewrap is not installed",
+    }
+    assert checks["sandbox: processes"].detail == "2 of 2 attacks stopped"
+    assert checks["sandbox: files"].detail == "1 of 1 attacks stopped"
     assert checks["disk"].verdict == "ok"
 
 
-def test_a_broken_sandbox_and_torch_are_findings_not_crashes(checks_of, monkeypatch):
-    def broken():
-        raise OSError("no namespaces")
+def test_an_attack_that_gets_through_fails_and_is_named(checks_of, sandbox):
+    sandbox["attacks"] = (attack("fork"), attack("exec", stopped=False))
+    check = checks_of()["sandbox: processes"]
+    assert (check.verdict, check.detail) == (
+        "failed",
+        "1 of 2 attacks stopped; processes: exec (runtime_error: [Errno 1])",
+    )
+    shown = typer.testing.CliRunner().invoke(app, ["doctor", "--attacks"])
+    assert shown.exit_code == 3 and "exec" in shown.output and "[Errno 1]" in shown.output
+    rows = json.loads(typer.testing.CliRunner().invoke(app, ["doctor", "--attacks", "--json"]).stdout)["attacks"]
+    assert [row["stopped"] for row in rows] == [True, False]
 
-    fake_sandbox(monkeypatch, broken)
+
+def test_a_broken_sandbox_and_torch_are_findings_not_crashes(checks_of, sandbox):
+    sandbox["tier"] = OSError("no namespaces")
     checks = checks_of("ImportError: libtorch.so")
     assert checks["sandbox"].verdict == "failed"
     assert "no namespaces" in checks["sandbox"].detail
     assert checks["torch build"].verdict == "failed"
-    fake_sandbox(monkeypatch, lambda: types.SimpleNamespace(tier=None, why_not_higher="no Landlock either"))
+    sandbox |= {"tier": None, "why_not_higher": "no Landlock either", "attacks": ()}
     assert checks_of()["sandbox"].advice == "no Landlock either"
 
 
