@@ -20,7 +20,8 @@ MIN_F1 = 0.8
 precision 1/2 and recall 1, which is 2/3."""
 
 _ARTICLES = frozenset(("a", "an", "the"))
-_GROUPED = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+# Commas between thousands, and a space before a percent sign.
+_GROUPED = re.compile(r"(?<=\d),(?=\d{3}(?!\d))|(?<=\d)\s+(?=%)")
 _TOKEN = re.compile(
     # A wide character (Han, kana, hangul) is a token of its own, as in Chinese SQuAD-like scoring (CMRC 2018).
     r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]"
