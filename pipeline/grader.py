@@ -200,7 +200,7 @@ def judge_client(config: Config, url: str) -> GenRMClient:
         url,
         judge.model,
         timeout=judge.timeout_s,
-        max_retries=_retries(judge.timeout_s),
+        max_retries=judge_retries(judge.timeout_s),
         concurrency=judge.concurrency,
         votes=judge.votes,
         deadline=config.runtime.step_deadline_s / 2,
@@ -220,7 +220,7 @@ def _raised(who: str, error: Exception) -> str:
     return f"{who} raised {type(error).__name__}: {error}"[:300]
 
 
-def _retries(seconds: float) -> int:
+def judge_retries(seconds: float) -> int:
     """Tries after the first, so that a judge that refuses connections is waited for so long: a judge's actor that died
     takes seconds to come back, and its absence must not make a step's rewards invalid. The client's pauses double from
     0.1 s to 5 s: six of them take 6.3 s."""

@@ -6,11 +6,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.config.schema import Config
+from pipeline.errors import UsageError
+from pipeline.runs import Run, write_json
 from rewards.genrm import GenRMClient, JudgeRequest
 from rewards.judge_canaries import Canary, ask_canaries
 from rewards.judge_prompt import batches_of_criteria
@@ -28,6 +32,42 @@ PADDING = {
     "zh": "关于这件事还有话可以说。这里可以再加几个字。先说到这里。",
 }
 """Sentences that say nothing, put behind an answer to see whether length alone moves the judge."""
+
+
+def measure_judge(config: Config, run: Run, count: int) -> tuple[Path, dict[str, Any]]:
+    """The calibration of the configured judge on `count` held-out lessons: the one behind `judge.base_url`, or the one
+    that the run has trained. Written to `judge/calibration.json` in the run's folder; gives its path and the report.
+
+    Raises:
+        UsageError: where the run has no judge yet.
+    """
+    from pipeline.grader import judge_canaries, judge_client
+    from pipeline.stages.common import device, free_port, threads
+    from pipeline.tasks import judge_lessons
+
+    examples, server = judge_lessons(config, "heldout", count), None
+    url, checkpoint = config.judge.base_url, run.folder("judge") / "checkpoint"
+    if url is None:
+        from pipeline.judge import JudgeServer
+
+        if not checkpoint.is_dir():
+            message = f"{run.path} has no judge yet: train one, or name one in judge.base_url"
+            raise UsageError(message, "pipeline run judge")
+        server = JudgeServer(
+            str(checkpoint), config.judge.model, device(config), threads(config), free_port(), config.judge.host
+        )
+        url = server.url()
+    try:
+        client = judge_client(config, url)
+        report = calibrate(client, examples, judge_canaries(config))
+        client.close()
+    finally:
+        if server is not None:
+            server.close()
+    file = run.folder("judge") / "calibration.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, report)
+    return file, report
 
 
 def calibrate(client: GenRMClient, examples: Sequence[JudgeExample], canaries: Sequence[Canary]) -> dict[str, Any]:

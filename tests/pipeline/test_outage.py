@@ -196,7 +196,7 @@ def judge() -> Iterator[Judge]:
 
 @pytest.fixture
 def grader(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Grader]:
-    monkeypatch.setattr("pipeline.grader._retries", lambda seconds: 0)
+    monkeypatch.setattr("pipeline.grader.judge_retries", lambda seconds: 0)
     opened = Grader(_config(), judge.url)
     yield opened
     opened.close()
