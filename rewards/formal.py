@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import keyword
 import re
+from typing import NamedTuple
 
 _FORMAL = re.compile(
     r"(?P<fence>```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z))"
@@ -39,18 +40,29 @@ CODE_WORDS = frozenset(keyword.kwlist).union(
 """What programs are written with: it neither is prose nor joins words to prose."""
 
 
-def split_formal(text: str) -> tuple[str, str]:
-    """The text without its formal parts, and the prose hidden in those, a line for each run of words."""
+class Split(NamedTuple):
+    """A text without its formal parts (`plain`), those without their markup (`formal`: what was written there, but for
+    the names of LaTeX commands), and the prose hidden in them (`hidden`), a line for each run of words."""
+
+    plain: str
+    formal: str
+    hidden: str
+
+
+def split_formal(text: str) -> Split:
+    """Takes the formal parts out of a text."""
     hidden: list[str] = []
+    addresses: list[str] = []
     code: list[str] = []
     for match in _FORMAL.finditer(text):
         if match["url"]:
-            hidden += _prose(_URL_MARKS.sub(" ", match[0]), LEAST_URL_RUN)
+            addresses.append(_URL_MARKS.sub(" ", match[0]))
+            hidden += _prose(addresses[-1], LEAST_URL_RUN)
         else:
             code.append(_bare(match[0]))
     # Joined first: prose in many small pieces (`we` `add` `the` `numbers`) is prose.
     hidden += _prose(" ".join(code), LEAST_RUN)
-    return _FORMAL.sub(" ", text), "\n".join(hidden)
+    return Split(_FORMAL.sub(" ", text), " ".join(code + addresses), "\n".join(hidden))
 
 
 def _bare(part: str) -> str:

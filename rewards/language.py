@@ -81,17 +81,17 @@ def language_consistency(
 ) -> LanguageScore:
     """The share of `text` in `language`, one of `languages` (ISO 639-1 codes).
 
-    `min_letters` is the least text for an opinion, in Latin letters or their equivalent. `max_stripped` is
-    the share of characters that may be code, LaTeX or URLs (1.0 for code domains). Below `detector_letters`
+    `min_letters` is the least text for an opinion, in Latin letters or their equivalent. `max_stripped` is the share of
+    characters that may be code, LaTeX or URLs without prose in them (1.0 for code domains). Below `detector_letters`
     the script alone speaks: on short text a statistical detector guesses. Sentences of `prompt` do not count.
     """
     if language not in languages:
         raise ValueError(f"language {language!r} is not among the configured languages {tuple(languages)}")
     text = visible(text)
-    plain, hidden = split_formal(text)
-    dense = _dense(text)
-    stripped = max(0.0, 1.0 - (_dense(plain) + _dense(hidden)) / dense) if dense else 0.0
-    sentences = _own_sentences(f"{plain}\n{hidden}", prompt)
+    split = split_formal(text)
+    dense = _dense(split.plain) + _dense(split.formal)
+    stripped = max(0.0, 1.0 - (_dense(split.plain) + _dense(split.hidden)) / dense) if dense else 0.0
+    sentences = _own_sentences(f"{split.plain}\n{split.hidden}", prompt)
     letters = sum(map(_letters, sentences))
     evidence: dict[str, Any] = {"stripped": round(stripped, 4), "letters": letters}
     if stripped > max_stripped:
@@ -147,7 +147,7 @@ def _named_tokens(
     """Words with the name of their language, `other:…` for one that is not configured."""
     per_script: dict[str, list[list[str]]] = {script: [] for script in _SCRIPTS}
     for sentence in sentences:
-        found = {script: pattern.findall(sentence.casefold()) for script, pattern in _SCRIPTS.items()}
+        found = {script: [token.casefold() for token in pattern.findall(sentence)] for script, pattern in _SCRIPTS.items()}
         if found["kana"] and len(found["kana"]) >= LEAST_KANA * (len(found["kana"]) + len(found["han"])):
             found["kana"] += found.pop("han")
         for script, tokens in found.items():

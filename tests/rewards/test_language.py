@@ -91,7 +91,7 @@ def test_code_latex_and_links_do_not_count():
     formal += r"\frac{a}{b} \begin{align}a &= b \\ \sin x &= y\end{align} https://example.com/some/path <b>"
     assert share(formal + CHINESE) == 0.0
     assert share(formal + CHINESE, "zh") == 1.0
-    assert split_formal(formal)[1] == ""
+    assert split_formal(formal).hidden == ""
 
 
 def test_mostly_code_is_no_opinion_unless_the_domain_is_code():
