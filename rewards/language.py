@@ -147,7 +147,9 @@ def _named_tokens(
     """Words with the name of their language, `other:…` for one that is not configured."""
     per_script: dict[str, list[list[str]]] = {script: [] for script in _SCRIPTS}
     for sentence in sentences:
-        found = {script: [token.casefold() for token in pattern.findall(sentence)] for script, pattern in _SCRIPTS.items()}
+        found = {
+            script: [token.casefold() for token in pattern.findall(sentence)] for script, pattern in _SCRIPTS.items()
+        }
         if found["kana"] and len(found["kana"]) >= LEAST_KANA * (len(found["kana"]) + len(found["han"])):
             found["kana"] += found.pop("han")
         for script, tokens in found.items():
