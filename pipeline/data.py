@@ -22,7 +22,8 @@ from pipeline.sources import MISSING, Row, SourceError, lookup, read_rows
 from rewards.graders import GRADERS, truth_problem
 from rewards.rubric import rubric_problem
 from rollout.records import MODES, Mode, Split, Task, TaskError
-from specialists import DOMAINS
+from specialists import DOMAINS, get_domain
+from specialists.base import ChecksOwnTasks
 
 HELDOUT_ONE_IN = 10
 """Without a held-out source, one problem in this many is held out, by the hash of its content."""
@@ -47,20 +48,21 @@ class DataError(UsageError):
         super().__init__("\n".join([f"{count} with the data; nothing was loaded:", *shown]))
 
 
-def load_tasks(data: DataConfig, domain: str, split: Split) -> list[Task]:
+def load_tasks(data: DataConfig, domain: str, split: Split, own_reward: bool = False) -> list[Task]:
     """The tasks of one split, in the order of their source, ids `<domain>/<split>/<id>`.
 
     `data.columns` maps fields of a task to columns (`a.b` reaches into nested ones); a field that is in
     neither `columns` nor `defaults` is read from the column of its own name, if there is one. `defaults` also
     fill empty cells. The field `prompt` is a plain text that becomes the user's message. A missing `id` is
-    the hash of the content; tasks without a `mode` are meant for both (`modes_of`).
+    the hash of the content; tasks without a `mode` are meant for both (`modes_of`). With `own_reward` the user's
+    function pays, and a built-in domain is not asked whether it could judge the task.
 
     Raises:
         DataError: with every bad row, duplicate id, unknown column, and problem that is in both splits.
     """
-    loaded = _load(data.train, data, domain)
+    loaded = _load(data.train, data, domain, own_reward)
     if data.heldout:
-        train, heldout = loaded, _load(data.heldout, data, domain)
+        train, heldout = loaded, _load(data.heldout, data, domain, own_reward)
         _refuse_overlap(train, heldout)
     else:
         train = [task for task in loaded if not _held_out(task)]
@@ -79,7 +81,7 @@ def modes_of(task: Task) -> tuple[Mode, ...]:
     return tuple(task.provenance.get("modes", (task.mode,)))
 
 
-def _load(source: str, data: DataConfig, domain: str) -> list[Task]:
+def _load(source: str, data: DataConfig, domain: str, own_reward: bool) -> list[Task]:
     try:
         rows, problems = read_rows(source, data.subset, data.split)
     except SourceError as error:
@@ -92,6 +94,8 @@ def _load(source: str, data: DataConfig, domain: str) -> list[Task]:
     for row in rows:
         try:
             task = _to_task(row, fields, data.defaults, domain)
+            if not own_reward:
+                _check_domain(task)
             if task.id in first_place:
                 what = (
                     f"{task.id!r} is also the id of" if "id" in fields else "the row repeats the content of"
@@ -225,6 +229,13 @@ def _check_grader(task: Task) -> None:
         raise TaskError(f"field 'grader': unknown grader {task.grader!r}{_suggest(task.grader, list(GRADERS))}")
     if (problem := truth_problem(task.grader, task.answer, task.choices)) is not None:
         raise TaskError(f"field 'answer': {problem}")
+
+
+def _check_domain(task: Task) -> None:
+    """A task that its built-in domain can not judge would make every sample invalid, too."""
+    domain = get_domain(task.domain) if task.domain in DOMAINS else None
+    if isinstance(domain, ChecksOwnTasks) and (problem := domain.problem_of(task)) is not None:
+        raise TaskError(f"the {task.domain} domain can not judge it: {problem}")
 
 
 def _parse(name: str, text: str) -> Any:

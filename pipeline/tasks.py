@@ -98,7 +98,7 @@ class TaskSource:
     def _tasks(self, split: Split) -> list[Task]:
         if split not in self._own:
             assert self.config.data is not None
-            self._own[split] = load_tasks(self.config.data, self.name, split)
+            self._own[split] = load_tasks(self.config.data, self.name, split, self.config.reward is not None)
         return self._own[split]
 
 
@@ -123,7 +123,7 @@ def check_own(config: Config, splits: Sequence[Split]) -> None:
         if domain.data is not None and local_path(domain.data.train) is not None:
             for split in splits:
                 try:
-                    load_tasks(domain.data, name, split)
+                    load_tasks(domain.data, name, split, domain.reward is not None)
                 except DataError as error:
                     data += error.problems
         if domain.reward is not None:

@@ -49,15 +49,9 @@ def grade_program(
     one test must not be public, so that a program which knows the examples by heart is paid nothing. `checker` says
     what is right where more than one output is (`checkers.PROGRAM_CHECKERS`, or a checker's source).
     """
-    try:
-        compare = comparison(checker, PROGRAM_CHECKERS, "tokens")
-        _check_tests(tests, "stdin", "stdout", (str,), compare)
-    except CheckerError as error:
-        return Verdict.invalid("bad_tests", error=str(error))
-    if refused := _refuse(tests):
-        return refused
-    if compare is not None and not any(str(test["stdout"]).split() for test in tests):
-        return Verdict.invalid("bad_tests", error="every expected output is empty: doing nothing would pass")
+    if problem := program_problem(tests, checker):
+        return problem
+    compare = comparison(checker, PROGRAM_CHECKERS, "tokens")
     make_job = Job.cpp if language == "cpp" else Job.program
     outputs: list[str] = []
     while len(outputs) < len(tests):
@@ -86,13 +80,9 @@ def grade_function(
     A test may carry `tolerance` (for floats only, which then take whole numbers too; see `checkers.json_equal`) and
     `public`, as for programs.
     """
-    try:
-        compare = comparison(checker, FUNCTION_CHECKERS, "equal")
-        _check_tests(tests, "args", "result", (list, tuple), compare)
-    except CheckerError as error:
-        return Verdict.invalid("bad_tests", error=str(error))
-    if refused := _refuse(tests):
-        return refused
+    if problem := function_problem(tests, checker):
+        return problem
+    compare = comparison(checker, FUNCTION_CHECKERS, "equal")
     result = worker.run(Job.function(source, name, [test["args"] for test in tests]))
     values = _values(tests, result)
     if isinstance(values, Verdict):
@@ -116,13 +106,8 @@ def grade_files(
     runner that shares its interpreter, and for the same reason a call must reach the function that is judged, never a
     protected function that judges it and reports. A path that leaves the folder makes the answer wrong.
     """
-    try:
-        for call in calls:
-            _need(isinstance(call.get("module"), str), f"a check needs 'module', got {str(call)[:80]}")
-            _need(isinstance(call.get("function"), str), f"a check needs 'function', got {str(call)[:80]}")
-        _check_tests(calls, "args", "result", (list, tuple), FUNCTION_CHECKERS["equal"])
-    except CheckerError as error:
-        return Verdict.invalid("bad_tests", error=str(error))
+    if problem := calls_problem(calls):
+        return problem
     try:
         job = Job.in_files(
             restore(files, protected),
@@ -130,18 +115,57 @@ def grade_files(
         )
     except ValueError as error:
         return Verdict(False, "bad_path", {"error": str(error)})
-    if refused := _refuse(calls):
-        return refused
     values = _values(calls, worker.run(job))
     return values if isinstance(values, Verdict) else _compare(calls, values, FUNCTION_CHECKERS["equal"])
 
 
+def program_problem(tests: Sequence[Mapping[str, Any]], checker: Checker = None) -> Verdict | None:
+    """The invalid verdict on every answer to a problem whose tests cannot judge a program; None where they can."""
+    return _problem(tests, checker, PROGRAM_CHECKERS, "tokens", ("stdin", "stdout"))
+
+
+def function_problem(tests: Sequence[Mapping[str, Any]], checker: Checker = None) -> Verdict | None:
+    """As `program_problem`, for tests that call a function."""
+    return _problem(tests, checker, FUNCTION_CHECKERS, "equal", ("args", "result"))
+
+
+def calls_problem(calls: Sequence[Mapping[str, Any]]) -> Verdict | None:
+    """As `program_problem`, for the checks of a repository."""
+    for number, call in enumerate(calls):
+        if not isinstance(call.get("module"), str) or not isinstance(call.get("function"), str):
+            error = f"test {number}: expected names as 'module' and 'function', got {str(call)[:80]}"
+            return Verdict.invalid("bad_tests", error=error)
+    return function_problem(calls)
+
+
+def _problem(
+    tests: Sequence[Mapping[str, Any]],
+    checker: Checker,
+    known: Mapping[str, Compare],
+    default: str,
+    fields: tuple[str, str],
+) -> Verdict | None:
+    try:
+        compare = comparison(checker, known, default)
+        _check_tests(tests, *fields, compare)
+    except CheckerError as error:
+        return Verdict.invalid("bad_tests", error=str(error))
+    if not tests:
+        return Verdict.invalid("no_tests", error="expected at least one test, got none")
+    if all(test.get("public") for test in tests):
+        return Verdict.invalid("no_hidden_tests", error="the prompt shows every test; at least one must be hidden")
+    if compare is not None and fields[1] == "stdout" and not any(str(test["stdout"]).split() for test in tests):
+        return Verdict.invalid("bad_tests", error="every expected output is empty: doing nothing would pass")
+    return None
+
+
 def _check_tests(
-    tests: Sequence[Mapping[str, Any]], given: str, wanted: str, kinds: tuple[type, ...], compare: Compare | None
+    tests: Sequence[Mapping[str, Any]], given: str, wanted: str, compare: Compare | None
 ) -> None:
     """Raises `CheckerError` for a test that cannot be run or compared: the problem's fault, not the answer's."""
+    kinds, kind = ((str,), "a text") if given == "stdin" else ((list, tuple), "a list")
     for number, test in enumerate(tests):
-        _need(isinstance(test.get(given), kinds), f"test {number}: expected {given!r}, got {str(test)[:80]}")
+        _need(isinstance(test.get(given), kinds), f"test {number}: expected {kind} as {given!r}, got {str(test)[:80]}")
         _need(compare is None or wanted in test, f"test {number}: expected {wanted!r}, got {str(test)[:80]}")
         if wanted == "stdout" and compare is not None:
             several = compare is PROGRAM_CHECKERS["one_of"]
@@ -161,15 +185,6 @@ def _check_tests(
 def _need(condition: bool, message: str) -> None:
     if not condition:
         raise CheckerError(message)
-
-
-def _refuse(tests: Sequence[Mapping[str, Any]]) -> Verdict | None:
-    """Without a test that the prompt does not show, nothing is known: neither right nor wrong."""
-    if not tests:
-        return Verdict.invalid("no_tests")
-    if all(test.get("public") for test in tests):
-        return Verdict.invalid("no_hidden_tests", detail="the prompt shows every test; at least one must be hidden")
-    return None
 
 
 def _values(tests: Sequence[Mapping[str, Any]], result: JobResult) -> list[Any] | Verdict:

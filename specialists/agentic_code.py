@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rewards.checkers import json_equal
-from rewards.code import grade_files
-from rewards.protected import is_harness
+from rewards.code import calls_problem, grade_files
+from rewards.protected import is_harness, restore
 from rewards.sandbox import Call, Job, SandboxWorker
 from rewards.types import Verdict
 from rollout.environment import ToolSpec, tool
@@ -96,6 +96,23 @@ class AgenticCodeDomain:
         assert task.environment is not None
         visible = task.environment["visible"]
         return RepositoryEnvironment(task.environment, lambda files: _run_visible(files, visible, sandbox))
+
+    def problem_of(self, task: Task) -> str | None:
+        world = task.environment or {}
+        files, protected = world.get("files"), world.get("protected")
+        if not isinstance(files, Mapping) or not all(isinstance(text, str) for text in files.values()):
+            return "expected environment.files: an object of paths and their texts"
+        if not isinstance(protected, Sequence) or not all(isinstance(p, str) and p in files for p in protected):
+            return "expected environment.protected: a list of paths that are among the files (may be empty)"
+        try:
+            restore(files, {})
+        except ValueError as error:
+            return f"environment.files: {error}"
+        for name, checks in (("tests", task.tests), ("environment.visible", world.get("visible", ()))):
+            found = calls_problem(checks)
+            if found is not None:
+                return f"{name}: {found.evidence['error']}"
+        return None
 
     def grade(self, attempt: Attempt, sandbox: SandboxWorker | None) -> Verdict:
         if broken := broken_format(attempt):

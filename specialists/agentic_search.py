@@ -82,6 +82,19 @@ class AgenticSearchDomain:
         assert task.environment is not None
         return SearchEnvironment(task.environment["pages"])
 
+    def problem_of(self, task: Task) -> str | None:
+        world = task.environment or {}
+        pages, evidence = world.get("pages"), world.get("evidence")
+        if not isinstance(pages, list) or not all(isinstance(page, Mapping) for page in pages):
+            return "expected environment.pages: a list of objects with 'id', 'title' and 'text'"
+        for page in pages:
+            if not all(isinstance(page.get(name), str) for name in ("id", "title", "text")):
+                return f"expected texts as 'id', 'title' and 'text' of a page, got {str(page)[:80]}"
+        ids = {page["id"] for page in pages}
+        if not isinstance(evidence, list) or not evidence or not all(isinstance(e, str) and e in ids for e in evidence):
+            return "expected environment.evidence: ids of the pages that must be opened, at least one"
+        return None if isinstance(task.answer, str) and task.answer else "expected a text as the answer"
+
     def grade(self, attempt: Attempt, sandbox: SandboxWorker | None) -> Verdict:
         if broken := broken_format(attempt):
             return broken

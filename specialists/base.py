@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from rewards.sandbox import SandboxWorker
 from rewards.types import Verdict
@@ -63,6 +63,14 @@ class Domain(Protocol):
     def grade(self, attempt: Attempt, sandbox: SandboxWorker | None) -> Verdict:
         """Right, wrong, or no opinion (invalid). For general domains: whether the answer truly meets the whole
         rubric, by the programmatic checks; used in evaluation only, never as the training reward."""
+
+
+@runtime_checkable
+class ChecksOwnTasks(Protocol):
+    """A domain that can say of a user's own task why no answer to it could be judged."""
+
+    def problem_of(self, task: Task) -> str | None:
+        """What is missing or wrong in the task, in a sentence; None where it can be judged."""
 
 
 def split_of(content: Any) -> Split:

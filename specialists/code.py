@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from rewards.code import Language, grade_function, grade_program
+from rewards.code import Language, function_problem, grade_function, grade_program, program_problem
 from rewards.extract import FormatError, code_block, split_thinking
 from rewards.sandbox import SandboxWorker
 from rewards.types import Verdict
@@ -110,6 +110,15 @@ class CodeDomain:
 
     def environment(self, task: Task, sandbox: SandboxWorker | None) -> Environment | None:
         return None
+
+    def problem_of(self, task: Task) -> str | None:
+        world = task.environment or {}
+        function = world.get("function")
+        if function is not None and not (isinstance(function, str) and function.isidentifier()):
+            return f"expected the name of a function as environment.function, got {function!r}"
+        find = program_problem if function is None else function_problem
+        found = find(task.tests, world.get("checker"))
+        return None if found is None else str(found.evidence["error"])
 
     def grade(self, attempt: Attempt, sandbox: SandboxWorker | None) -> Verdict:
         split = split_thinking(attempt.final, attempt.task.mode, attempt.finished)

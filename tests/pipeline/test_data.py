@@ -25,9 +25,9 @@ def both_splits(data, domain="math"):
     return load_tasks(data, domain, "train"), load_tasks(data, domain, "heldout")
 
 
-def problems(data, split="train"):
+def problems(data, split="train", domain="math"):
     with pytest.raises(DataError) as caught:
-        load_tasks(data, "math", split)
+        load_tasks(data, domain, split)
     return caught.value.problems
 
 
@@ -74,14 +74,62 @@ def test_rows_in_the_tasks_own_schema_need_no_mapping(tmp_path):
 
 def test_json_columns_are_parsed(tmp_path):
     row = {
-        "q": "Mend it.", "cases": '[{"call": "f(1)", "equals": "2"}]', "world": '{"files": {"a.py": "x"}}',
+        "q": "Write f.", "cases": '[{"args": [1], "result": 2}]', "world": '{"function": "f"}',
     }  # fmt: skip
     columns = {"prompt": "q", "tests": "cases", "environment": "world"}
     held = jsonl(tmp_path / "h.jsonl", [{**row, "q": "Another."}])
     data = DataConfig(train=jsonl(tmp_path / "own.jsonl", [row]), heldout=held, columns=columns)
     (task,) = load_tasks(data, "code", "train")
-    assert task.tests == ({"call": "f(1)", "equals": "2"},)
-    assert task.environment == {"files": {"a.py": "x"}}
+    assert task.tests == ({"args": [1], "result": 2},)
+    assert task.environment == {"function": "f"}
+
+
+@pytest.mark.parametrize(
+    ("domain", "row", "problem"),
+    [
+        ("code", {"tests": [{"call": "f(1)"}]}, "test 0: expected a text as 'stdin'"),
+        ("code", {"tests": []}, "expected at least one test"),
+        ("code", {"tests": [{"stdin": "1", "stdout": "2", "public": True}]}, "at least one must be hidden"),
+        (
+            "code",
+            {"tests": [{"stdin": "1", "stdout": "2"}], "environment": {"checker": "fuzzy"}},
+            "expected a checker of tokens",
+        ),
+        ("code", {"tests": [{"args": [1], "result": 2}], "environment": {"function": "f("}}, "the name of a function"),
+        ("agentic_code", {"tests": [], "environment": {}}, "environment.files"),
+        (
+            "agentic_code",
+            {"tests": [], "environment": {"files": {"a.py": ""}, "protected": ["b.py"]}},
+            "environment.protected",
+        ),
+        ("agentic_code", {"environment": {"files": {"./a.py": ""}, "protected": []}}, "shortest form"),
+        (
+            "agentic_code",
+            {"tests": [{"args": [], "result": 1}], "environment": {"files": {"a.py": ""}, "protected": []}},
+            "tests: test 0: expected names as 'module' and 'function'",
+        ),
+        ("agentic_search", {"answer": "x", "environment": {"pages": [{"id": "a"}]}}, "texts as 'id'"),
+        (
+            "agentic_search",
+            {
+                "answer": "x",
+                "environment": {"pages": [{"id": "a", "title": "A", "text": "x"}], "evidence": ["b"]},
+            },
+            "environment.evidence",
+        ),
+    ],
+)
+def test_a_task_that_its_domain_can_not_judge_is_refused(tmp_path, domain, row, problem):
+    data = DataConfig(train=jsonl(tmp_path / "own.jsonl", [{"prompt": "Do it.", **row}]))
+    (said,) = problems(data, "train", domain)
+    assert f"the {domain} domain can not judge it: " in said
+    assert problem in said
+
+
+def test_a_reward_of_ones_own_needs_no_tests(tmp_path):
+    rows = [{"prompt": f"Write program {n}."} for n in range(30)]
+    data = DataConfig(train=jsonl(tmp_path / "own.jsonl", rows))
+    assert load_tasks(data, "code", "train", own_reward=True)
 
 
 def test_nested_columns_are_reached_with_a_dot(tmp_path):
