@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 
 from rewards.math_answer import CURRENCIES, operators, read
-from rewards.math_compare import STRUCTURES, check_scalars, compare, symbols, unevaluated
+from rewards.math_compare import STRUCTURES, as_set, check_scalars, compare, symbols, unevaluated
 from rewards.math_poly import TooLarge
 from rewards.math_text import MAX_CHARS, NotUnderstood, clean, squeeze, tokenize
 from rewards.math_tree import FUNCTIONS, Node
@@ -111,9 +111,10 @@ def _left_open(given: frozenset[str], gold: Node | None, truth: str) -> frozense
 
 def _refusal(gold: Node, given: Node, given_text: str, gold_text: str, question: str) -> str:
     """Why an answer is none whatever its value is; "" where it may be compared."""
-    if given.kind == "relation" and gold.kind != "relation":
+    says_set = gold.kind in ("group", "union", "relation") and as_set(given) is not None
+    if given.kind == "relation" and gold.kind != "relation" and not says_set:
         return "relation"
-    if given.kind == "group" and given.text == "" and gold.kind != "group":
+    if given.kind == "group" and given.text == "" and gold.kind != "group" and not says_set:
         return "several_answers"
     if given.kind == "measure" and gold.kind not in STRUCTURES and given.text not in CURRENCIES:
         return "unit"

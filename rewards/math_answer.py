@@ -22,7 +22,7 @@ RELATIONS = {
 }  # fmt: skip
 _BETWEEN = frozenset({"or", "and"})
 _OPENERS, _CLOSERS = {"(": ")]", "[": ")]", "{": "}"}, ")]}"
-_MATRICES = frozenset({"matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix"})
+_MATRICES = frozenset({"matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array"})
 _WORDS = frozenset("yes no odd all any not dne none".upper().split())
 
 _UNITS = {
@@ -214,6 +214,8 @@ def _matrix(tokens: Sequence[Token]) -> Node | None:
     start = starts[0]
     opening, body, closing = tokens[start + 1 : start + 4], tokens[start + 4 : -4], tokens[-4:]
     name = "".join(token.text for token in opening)
+    if name == "{array}" and body and body[0].text == "{":
+        body = body[1 + next((n for n, token in enumerate(body) if token.text == "}"), 0) :]  # the columns' places
     if name[1:-1] not in _MATRICES or "".join(token.text for token in closing) != f"end{name}":
         raise NotUnderstood("not_understood")
     factor = parse_expression(tokens[:start]) if start else None
@@ -262,8 +264,8 @@ def _unit(tokens: list[Token]) -> tuple[list[Token], str]:
     if end == len(tokens) > degree and "".join(t.text for t in tokens[-degree:]) in ("^circ", "^{circ}"):
         rest = tokens[:-degree]
         return (tokens, "") if any(t.text == "circ" or t.text in FUNCTIONS for t in rest) else (rest, "degree")
-    if tokens[-1].text == "%" and len(tokens) > 1:
-        return tokens[:-1], "%"
+    if tokens[-1].text in ("%", "$") and len(tokens) > 1:
+        return tokens[:-1], tokens[-1].text
     start = end
     while start > 1 and (tokens[start - 1].kind in ("text", "letters") or tokens[start - 1].text == "/"):
         start -= 1

@@ -7,8 +7,11 @@ The rules that are conventions, each decided once:
   is a currency sign, which may stand before a bare truth: `\$5` is 5. A degree is a unit, so 90 may stand for
   `90^\circ`, and `\pi/2` may not.
 - A set, and a list without brackets, has no order and no brackets to get right; a tuple and an interval have both.
-- `x=5` may be answered by 5 or by `x=5`; 5 may not be answered by `x=5`. An equation in solved form is compared side by
-  side, so that the question's equation is no answer; any other equation up to a constant factor.
+- `x=5` (also `AB=5`, `f(x)=5`, `(x,y)=(1,5)`) may be answered by 5 or by `x=5`; 5 may not be answered by `x=5`. An
+  equation in solved form is compared side by side, so that the question's equation is no answer; any other equation up
+  to a constant factor.
+- An interval, or a union of them, may be answered by `x \in` it and by the inequality that says the same, and the other
+  way round.
 - A based number (`101_2`) is its digits: 5 is no answer to it, nor it to 5.
 """
 
@@ -25,6 +28,8 @@ Same = Callable[[Node, Node], bool | None]
 STRUCTURES = frozenset({"group", "union", "matrix", "row", "relation", "measure", "percent", "based", "word"})
 _UNORDERED = frozenset({"", "{}"})
 _MIRROR = {">": "<", ">=": "<="}
+_INTERVAL_SIGNS = frozenset({"<", "<="})
+_FUNCTION_NAMES = frozenset("fghpqtvwFGHPQTVWS")
 CONSTANT_NAMES = frozenset({"pi", "e", "i", "oo"})
 
 
@@ -36,6 +41,8 @@ def compare(gold: Node, given: Node, decide: Same = same) -> bool | None:
         gold = Node("div", (gold.items[0], number(100)))
     if given.kind == "percent":
         given = Node("div", (given.items[0], number(100)))
+    if gold.kind != given.kind and {gold.kind, given.kind} & {"relation", "union"}:
+        gold, given = as_set(gold) or gold, as_set(given) or given
     if gold.kind == "relation":
         return _compare_relations(gold, given, decide)
     if gold.kind not in STRUCTURES and given.kind not in STRUCTURES:
@@ -96,7 +103,7 @@ def _same_items(gold: Node, given: Node, decide: Same) -> bool | None:
 
 def _compare_relations(gold: Node, given: Node, decide: Same) -> bool | None:
     if given.kind != "relation":
-        assigns = gold.text in ("=", "in") and gold.items[0].kind == "symbol"
+        assigns = gold.text == "=" and _is_name(gold.items[0])
         return assigns and compare(gold.items[1], given, decide)
     (one_sides, one_signs), (two_sides, two_signs) = _oriented(gold), _oriented(given)
     if one_signs != two_signs:
@@ -109,6 +116,46 @@ def _compare_relations(gold: Node, given: Node, decide: Same) -> bool | None:
     if turned is True or not scalars or any(side.kind == "symbol" for side in one_sides):
         return turned if turned is True or straight is False else straight
     return proportional((one_sides[0], one_sides[1]), (two_sides[0], two_sides[1]))
+
+
+def _is_name(node: Node) -> bool:
+    """`x`, `AB`, `f(x)`, `f(3)`, `|AB|`, `(x, y)`: what an answer gives a value to. A curve such as `xy=6` is none."""
+    if node.kind == "group":
+        return bool(node.items) and all(item.kind == "symbol" for item in node.items)
+    if node.kind == "call" and node.text == "abs":
+        return _is_name(node.items[0])
+    if node.kind != "mul":
+        return node.kind == "symbol"
+    first, *rest = node.items
+    function = len(rest) == 1 and first.text in _FUNCTION_NAMES and rest[0].kind in ("symbol", "number")
+    return function or all(item.kind == "symbol" and item.text.isupper() for item in node.items)
+
+
+def as_set(relation: Node) -> Node | None:
+    """The interval or union that a relation, or several with "or" between them, says its one symbol lies in; None where
+    it says something else."""
+    if relation.kind == "group" and relation.text == "" and relation.items:
+        parts = [as_set(item) for item in relation.items]
+        found = [part for part in parts if part is not None]
+        return Node("union", tuple(found)) if len(found) == len(parts) else None
+    if relation.kind != "relation":
+        return None
+    sides, signs = _oriented(relation)
+    if signs == ["in"] and sides[0].kind == "symbol" and sides[1].kind in ("group", "union"):
+        return sides[1]
+    bounds = [side for side in sides if side.kind != "symbol" or side.text in CONSTANT_NAMES]
+    if not set(signs) <= _INTERVAL_SIGNS or len(bounds) != len(sides) - 1 or any(map(symbols, bounds)):
+        return None
+    infinity = Node("symbol", text="oo")
+    if len(sides) == 3 and sides[1] not in bounds:
+        low, high, (left, right) = sides[0], sides[2], signs
+    elif len(sides) == 2:
+        above = sides[1] not in bounds
+        low, left = (sides[0], signs[0]) if above else (Node("neg", (infinity,)), "<")
+        high, right = (infinity, "<") if above else (sides[1], signs[0])
+    else:
+        return None
+    return Node("group", (low, high), ("[" if left == "<=" else "(") + ("]" if right == "<=" else ")"))
 
 
 def _oriented(relation: Node) -> tuple[list[Node], list[str]]:

@@ -56,9 +56,9 @@ _SUPERSCRIPT = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
 # Layout only: sizes and fonts of brackets and of the whole formula.
 _LAYOUT = re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![A-Za-z])|\\!")
 _SPACE = re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad(?![A-Za-z])|~|\s+")
-_FONT = re.compile(r"\\(?:text(?:rm|bf|it)?|mbox|math(?:rm|bf|it)|boldsymbol|operatorname)(?![A-Za-z])\*? *")
+_FONT = re.compile(r"\\(?:text(?:rm|bf|it|normal)?|mbox|math(?:rm|bf|it)|boldsymbol|operatorname)(?![A-Za-z])\*? *")
 _NUMERIC_TEXT = re.compile(r"\\text\{([-+0-9.,:/ ]+)\}")
-_LATEX_THOUSANDS = re.compile(r"(?<=[0-9])(?:\{,\}|\\,|\\ )(?=[0-9]{3}(?![0-9]))")
+_LATEX_THOUSANDS = re.compile(r"(?<=[0-9])(?:\{,\}|,\\! ?|\\,|\\ )(?=[0-9]{3}(?![0-9]))")
 _NUMBER_WITH_COMMAS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?!,[0-9])")
 
 _IDLE_SPACE = re.compile(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])")

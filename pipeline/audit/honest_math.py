@@ -118,6 +118,11 @@ NOTATIONS: Mapping[str, tuple[str, ...]] = {
     r"\begin{pmatrix}-2\\3\\1\end{pmatrix}": (
         r"\begin{pmatrix} -2 \\ 3 \\ 1 \end{pmatrix}", r"\begin{bmatrix}-2\\3\\1\end{bmatrix}",
     ),
+    "(-1,2]": (r"-1 < x \le 2", "(-1, 2]", r"x\in(-1,2]", r"2 \ge x > -1"),
+    r"(-\infty,0)\cup(4,\infty)": (r"x<0 \text{ or } x>4", r"x \in (-\infty,0)\cup(4,\infty)", "x > 4 or x < 0"),
+    r"x\ge 0": (r"[0,\infty)", r"x \geq 0", r"0 \le x"),
+    "f(x)=x^2+1": ("f(x) = x^2+1", "x^2+1", "1+x^2"),
+    "AB=4": ("4", "AB = 4"),
     # Units, money, times, ratios, choices, words, other bases.
     r"12\text{ cm}": (r"12\text{ cm}", "12 cm", "12cm", "12", r"12\,\mathrm{cm}", "12 centimeters", r"12~\text{cm}"),
     r"30\text{ m}^2": (r"30\text{ m}^2", r"30\,\text{m}^2", r"30\ \mathrm{m}^{2}", "30"),
