@@ -46,9 +46,9 @@ def test_a_malformed_tool_call_is_no_lesson_even_when_the_answer_is_right():
     good = '</think><tool_call>{"name": "test", "arguments": {}}</tool_call>'
     for bad in ('</think><tool_call>{"name": ', "</think><tool_call>[]</tool_call>"):
         turns = [bad, good, "</think>Done."]
-        found = chosen([sample(task(1), turns=turns, results=["error: no call", "pass"])])
+        found = chosen([sample(task(1, mode="thinking"), turns=turns, results=["error: no call", "pass"])])
         assert not found.kept and found.dropped == {"malformed tool call": 1}
-    assert chosen([sample(task(1), turns=[good, "</think>Done."], results=["pass"])]).kept
+    assert chosen([sample(task(1, mode="thinking"), turns=[good, "</think>Done."], results=["pass"])]).kept
 
 
 def test_of_a_task_the_best_paid_and_then_the_shortest_stays():
@@ -113,10 +113,10 @@ def test_a_question_asked_in_another_world_is_another_problem():
 def test_a_row_has_its_provenance_and_the_tokens_as_they_were_sampled(tool):
     call = '<tool_call>{"name": "open", "arguments": {"id": "d1"}}</tool_call>'
     turns, results = (["hm</think>" + call, "ok</think>Bern"], ["a page"]) if tool else (["ok</think>Bern"], [])
-    candidate = sample(task(7), turns=turns, results=results, seed=11)
+    candidate = sample(task(7, mode="thinking"), turns=turns, results=results, seed=11)
     row = to_row(candidate)
     assert (row["specialist"], row["specialist_step"], row["task"], row["seed"], row["reward"]) == (
-        "math", 40, "math/7/direct", 11, 1.0,
+        "math", 40, "math/7/thinking", 11, 1.0,
     )  # fmt: skip
     assert row["input_ids"] == candidate.trajectory.token_ids.tolist()
     assert row["assistant_masks"] == [0, 0, 1, 1, 1]
