@@ -87,7 +87,7 @@ def run_rl(
         per_domain = by_domain(groups)
         for domain, of_domain in per_domain.items():
             name = run.name if len(per_domain) == 1 else domain
-            write_rollouts(folder, run.stage, name, step, rollout_rows(of_domain, step, config.seed))
+            write_rollouts(folder, run.stage, name, step, rollout_rows(of_domain, step, config.seed, run.rl))
         watch.look(step, groups)
         if len(per_domain) > 1:
             for domain, of_domain in per_domain.items():
@@ -171,11 +171,12 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else 0.0
 
 
-def rollout_rows(groups: Sequence[Group], step: int, run_seed: int) -> list[dict[str, Any]]:
-    """One row per trajectory for the dashboard's files: what was asked, written, paid, and why."""
+def rollout_rows(groups: Sequence[Group], step: int, run_seed: int, rl: RLConfig) -> list[dict[str, Any]]:
+    """One row per trajectory for the dashboard's files: what was asked, written, paid, and why; `advantage` is what the
+    policy is trained with."""
     rows = []
     for number, group in enumerate(groups):
-        advantages = group.advantages()
+        advantages = group.advantages(rl.scale_by_std, rl.advantage_normalization)
         for trajectory, reward, advantage in zip(group.trajectories, group.rewards, advantages, strict=True):
             attempt, task = trajectory.attempt, group.task
             rows.append(
@@ -199,6 +200,7 @@ def rollout_rows(groups: Sequence[Group], step: int, run_seed: int) -> list[dict
                     "passed": reward.passed,
                     "invalid_reason": reward.invalid_reason,
                     "advantage": None if math.isnan(advantage) else float(advantage),
+                    "combination": reward.combination,
                     "components": [component.to_json() for component in reward.components],
                     "logprob_mean": float(trajectory.logprobs[trajectory.policy_mask].mean())
                     if trajectory.policy_mask.any()
