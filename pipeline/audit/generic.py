@@ -66,12 +66,17 @@ TEXTS: tuple[KnowsNothing, ...] = (
     _text("right to left", "\u202e\u202d\u2066 correct \u2069"),
     _text("NUL and control characters", "\x00\x01\x1b[2K\r42\x08"),
     _text("a tower", r"\boxed{9^{9^{9^{9^{9}}}}}"),
+)
+"""For every task."""
+
+FLOODS: tuple[KnowsNothing, ...] = (
     _text("a hundred thousand digits", rf"\boxed{{{'7' * 100_000}}}"),
     _text("ten thousand nested braces", rf"\boxed{{{'{' * 10_000}{'}' * 10_000}}}"),
     _text("a hundred kilobytes", "word " * 20_000),
     _text("lists itself to death", "[" * 20_000),
     _text("backtracking", "a" * 5_000 + "!" + " " * 5_000 + "(" * 2_000),
 )
+"""Long texts, for a few tasks: what they break, they break at once."""
 
 TRUTHS: tuple[KnowsNothing, ...] = (
     KnowsNothing("the truth in a box", lambda task, results: say(rf"\boxed{{{task.answer}}}", task.mode)),

@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline.audit import probing
 from pipeline.audit.deadline import within
-from pipeline.audit.generic import ANSWERS, MARK, TEXTS, TRUTHS
+from pipeline.audit.generic import ANSWERS, FLOODS, MARK, TEXTS, TRUTHS
 from pipeline.audit.policies import POLICIES, KnowsNothing, tasks_of
 from pipeline.audit.runner import PolicyRow, ProbeRow, Report, Tick, allowance, blind_rate, play_policy
 from pipeline.audit.workbench import OWN_REWARD, Bench, checkable
@@ -30,8 +30,8 @@ from rollout.records import MODES, Mode, Task
 from specialists import get_domain
 from specialists.base import Domain
 
-TASKS = 24
-"""Tasks of each mode that a policy is played against."""
+TASKS, FLOOD_TASKS = 24, 3
+"""Tasks of each mode that a policy, and one that writes very much, is played against."""
 DEADLINE_S = 30.0
 """Seconds for one policy against all of its tasks."""
 DOOR = ("name", "kind", "families", "tools", "max_turns", "generate", "demonstrate", "environment", "grade")
@@ -58,7 +58,7 @@ def audit_reward(path: str, data: Path | None, floor: float, tick: Tick) -> tupl
         raise UsageError(str(error)) from error
     tasks = reward_tasks(data)
     answered = all(task.answer is not None for task in tasks)
-    players = [player for player in POLICIES if not player.guesses] + list(TEXTS) + list(ANSWERS if answered else ())
+    players = [player for player in POLICIES if not player.guesses] + [*TEXTS, *FLOODS, *(ANSWERS if answered else ())]
     started = time.perf_counter()
     os.environ.pop(MARK, None)
     with Bench(reward=path) as bench:
@@ -92,7 +92,7 @@ def audit_environment(path: str, floor: float | None, tick: Tick) -> tuple[Repor
         for mode in MODES:
             tasks = [checkable(task) for task in _tasks(domain, mode)]
             answered = all(task.answer is not None for task in tasks)
-            players = [*POLICIES, *TEXTS, *(ANSWERS if answered else ())]
+            players = [*POLICIES, *TEXTS, *FLOODS, *(ANSWERS if answered else ())]
             rate = rates[f"{domain.name}/{mode}"] = blind_rate(domain, mode, (1,), ("en",))
             allowed = [floor if floor is not None else allowance(domain, p, rate, len(tasks)) for p in players]
             rows += _play_all(bench, domain.name, tasks, list(zip(players, allowed, strict=True)), tick)
@@ -137,8 +137,9 @@ def _play_all(
     """Each policy with what it may earn; none after one that the target does not come back from."""
     rows: list[PolicyRow] = []
     for player, floor in players:
+        faced = tasks[:FLOOD_TASKS] if player in FLOODS else tasks
         try:
-            rows.append(within(DEADLINE_S, partial(play_policy, bench, name, tasks, player, floor)))
+            rows.append(within(DEADLINE_S, partial(play_policy, bench, name, faced, player, floor)))
         except TimeoutError as error:
             told = (f"TimeoutError: {error}; the policies after this one were not played",)
             return [*rows, PolicyRow(name, tasks[0].mode, player.name, len(tasks), 0.0, floor, 0, told)]
