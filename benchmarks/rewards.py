@@ -33,6 +33,8 @@ from benchmarks.reward_inputs import (
     WRONG,
 )
 from benchmarks.reward_rivals import MathVerifyPool, PlainSubprocess, trl_grade
+from pipeline.audit.cases import MathSubject
+from pipeline.audit.honest_math import CASES
 from pipeline.machine import device_name
 from rewards.code import grade_function, grade_program
 from rewards.extract import FormatError, boxed_answer
@@ -69,7 +71,7 @@ def main() -> None:
             for kind, inputs, contenders in _kinds(worker, pool, plain)
             for row in take_turns(kind, inputs, contenders, words.seconds)
         ]
-        agreement = [judged(name, grade) for name, grade in _judges(worker, pool)]
+        agreement = [judged(name, grade, notations()) for name, grade in _judges(worker, pool)]
         tier = worker.tier
     pool.close()
     plain.close()
@@ -213,16 +215,25 @@ def _judges(worker: SandboxWorker, pool: MathVerifyPool) -> list[tuple[str, Call
     return [("Polymath", ours), ("Math-Verify", pool.grade), ("TRL accuracy_reward", trl_grade)]
 
 
-def judged(name: str, grade: Callable[[Pair], bool | None]) -> dict[str, Any]:
-    """What a contender says of the labelled pairs. None (no opinion) is neither paid nor refused."""
-    right, wrong = [grade(pair) for pair in HONEST], [grade(pair) for pair in WRONG]
+def notations() -> list[Pair]:
+    """The audit's right answers, each as the text after the thinking: many notations of each truth."""
+    subjects = [case.subject for case in CASES if isinstance(case.subject, MathSubject)]
+    return [(subject.completion.rpartition("</think>")[2], subject.truth) for subject in subjects]
+
+
+def judged(name: str, grade: Callable[[Pair], bool | None], more: Sequence[Pair] = ()) -> dict[str, Any]:
+    """What a contender says of the labelled pairs, and how many of `more` right answers it refuses. None (no opinion)
+    is neither paid nor refused."""
+    right, wrong, notated = ([grade(pair) for pair in pairs] for pairs in (HONEST, WRONG, more))
     return {
         "contender": name,
         "right": len(right),
         "right_refused": [pair for pair, said in zip(HONEST, right, strict=True) if said is False],
         "wrong": len(wrong),
         "wrong_paid": [pair for pair, said in zip(WRONG, wrong, strict=True) if said],
-        "no_opinion": right.count(None) + wrong.count(None),
+        "notations": len(notated),
+        "notations_refused": notated.count(False),
+        "no_opinion": (right + wrong + notated).count(None),
     }
 
 
@@ -232,11 +243,12 @@ def _show(result: dict[str, Any]) -> None:
     for row in result["speed"]:
         figures = f"{row['grades_per_s']:10,.0f} {row['median_ms']:10.3f} {row['p95_ms']:8.3f}"
         print(f"{row['kind']:28} {row['contender']:30} {figures}")
-    print(f"\n{'contender':30} {'right answers refused':>22} {'wrong answers paid':>19} {'no opinion':>11}")
+    print(f"\n{'contender':24} {'right refused':>14} {'wrong paid':>11} {'notations refused':>18} {'no opinion':>11}")
     for row in result["agreement"]:
         refused = f"{len(row['right_refused'])} of {row['right']}"
         paid = f"{len(row['wrong_paid'])} of {row['wrong']}"
-        print(f"{row['contender']:30} {refused:>22} {paid:>19} {row['no_opinion']:>11}")
+        notated = f"{row['notations_refused']} of {row['notations']}"
+        print(f"{row['contender']:24} {refused:>14} {paid:>11} {notated:>18} {row['no_opinion']:>11}")
     print("\nan input that never ends, and the next good one")
     for name, said in result["hangs"].items():
         print(f"  {name:24} {said}")
