@@ -133,6 +133,17 @@ def test_no_trick_inside_a_file_is_paid(trick, sandbox):
         assert DOMAIN.grade(attempt, sandbox).correct is False
 
 
+def test_the_files_hold_no_hidden_check_and_no_history():
+    for task in tasks(60):
+        files = task.environment["files"]
+        assert set(files) <= {"calc.py", "shop.py", "main.py", TESTS}
+        shown = {line.split(" = ")[0] for line in files[TESTS].splitlines()}
+        visible = {repositories.describe(check) for check in task.environment["visible"]}
+        assert shown == visible
+        hidden = {repositories.describe(check) for check in task.tests} - visible
+        assert hidden and not any(call in text for call in hidden for text in [*files.values(), task.prompt])
+
+
 def test_other_wrong_edits_fail_in_the_sandbox(sandbox, replay):
     task = tasks(1, levels=(1,))[0]
     fix = task.environment["fix"]
