@@ -5,8 +5,10 @@ is read, a deadline, and a count of what it cost. The only way to a judge.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -74,8 +76,14 @@ class ChatClient:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[ChatSession]:
         """Requests that share connections, the bound on concurrency and the deadline, which begins now."""
-        async with httpx.AsyncClient(timeout=self.timeout, headers=self._headers) as http:
+        async with httpx.AsyncClient(timeout=self.timeout, headers=self._headers, verify=_certificates()) as http:
             yield ChatSession(self, http)
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    # Reading them takes longer than a request on this machine does.
+    return httpx.create_ssl_context()
 
 
 class ChatSession:
