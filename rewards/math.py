@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import re
 
-from rewards.math_answer import CURRENCIES, operators, read
-from rewards.math_compare import STRUCTURES, as_set, check_scalars, compare, symbols, unevaluated
+from rewards.math_answer import CURRENCIES, operators, read, relation_count
+from rewards.math_compare import STRUCTURES, as_set, carried_out, check_scalars, compare, symbols, unevaluated
+from rewards.math_form import same
+from rewards.math_numeric import differ
 from rewards.math_poly import TooLarge
 from rewards.math_text import MAX_CHARS, NotUnderstood, clean, squeeze, tokenize
 from rewards.math_tree import FUNCTIONS, Node
@@ -52,32 +54,39 @@ def grade_math(answer: str, truth: str, worker: SandboxWorker | None, question: 
     if not _is_mathematical(gold_text):
         alike = squeeze(given_text).casefold() == squeeze(gold_text).casefold()
         return Verdict(alike, "same_text" if alike else "different_text", evidence)
-    gold = _read_truth(truth)
+    gold, unbounded = _read_truth(truth)
     given: Node | None = None
     try:
         left = _left_open(operators(answer), gold, truth)
         if left:
             return Verdict(False, "unevaluated", {**evidence, "operators": sorted(left)})
+        if gold is None and relation_count(answer) != relation_count(truth):
+            return Verdict(False, "relation", evidence)
         given = read(answer)
         check_scalars(given)
     except NotUnderstood as error:
         if gold is not None or error.reason != "not_understood":
             return Verdict(False, error.reason, evidence)
     except TooLarge as error:
-        if gold is not None:
-            reason = "exponent_too_large" if str(error) == "power" else "too_large"
-            return Verdict(False, reason, evidence)
+        if not unbounded:
+            return Verdict(False, "exponent_too_large" if str(error) == "power" else "too_large", evidence)
     if gold is not None and given is not None:
         refused = _refusal(gold, given, given_text, gold_text, question)
         if refused:
             return Verdict(False, refused, evidence)
-        try:
-            decided = compare(gold, given)
-        except TooLarge:
-            decided = None
+        decided = compare(gold, given, _decide)
         if decided is not None:
             return Verdict(decided, "equal" if decided else "different", evidence)
     return _ask(given_text, gold_text, worker)
+
+
+def _decide(gold: Node, given: Node) -> bool | None:
+    """Two scalars, exactly, or different by a clear gap between their numbers."""
+    try:
+        exact = same(gold, given)
+    except TooLarge:
+        exact = None
+    return False if exact is None and differ(gold, given) else exact
 
 
 def _is_mathematical(cleaned: str) -> bool:
@@ -90,14 +99,17 @@ def _is_mathematical(cleaned: str) -> bool:
     return True
 
 
-def _read_truth(truth: str) -> Node | None:
-    """The truth's tree; None where it is outside the grammar or the bounds, so that only the child can compare it."""
+def _read_truth(truth: str) -> tuple[Node | None, bool]:
+    """The truth's tree, None where it is outside the grammar or the bounds, so that only the child can compare it; and
+    whether it is the bounds."""
     try:
         gold = read(truth)
         check_scalars(gold)
-    except (NotUnderstood, TooLarge):
-        return None
-    return gold
+    except NotUnderstood:
+        return None, False
+    except TooLarge:
+        return None, True
+    return gold, False
 
 
 def _left_open(given: frozenset[str], gold: Node | None, truth: str) -> frozenset[str]:
@@ -120,17 +132,20 @@ def _refusal(gold: Node, given: Node, given_text: str, gold_text: str, question:
         return "unit"
     if unevaluated(gold, given):
         return "unevaluated"
-    if _is_echo(given, given_text, gold_text, question):
+    if _is_echo(gold, given, given_text, gold_text, question):
         return "echo"
     return ""
 
 
-def _is_echo(given: Node, given_text: str, gold_text: str, question: str) -> bool:
-    """An expression that stands in the question while the truth, as written, does not: nobody has worked on it."""
+def _is_echo(gold: Node, given: Node, given_text: str, gold_text: str, question: str) -> bool:
+    """Work to be done that stands in the question while the truth, as written, does not: nobody has done it."""
+    converted = given.kind == "relation" and gold.kind != "relation"
+    if given == gold or (carried_out(given) and not converted):
+        return False
     asked, copied, truth = (
         _IDLE_BRACES.sub(r"^\1", squeeze(text)) for text in (clean(question), given_text, gold_text)
     )
-    return bool(given.items) and len(copied) >= _MIN_ECHO and copied in asked and truth not in asked
+    return len(copied) >= _MIN_ECHO and copied in asked and truth not in asked
 
 
 def _ask(given: str, gold: str, worker: SandboxWorker | None) -> Verdict:

@@ -65,6 +65,15 @@ def operators(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
+def relation_count(text: str) -> int:
+    """How many relation signs stand in a text. Raises `NotUnderstood`."""
+    return sum(_relates(token) for token in tokenize(clean(text)))
+
+
+def _relates(token: Token) -> bool:
+    return token.kind in ("sign", "command") and token.text in RELATIONS
+
+
 def _list(tokens: Sequence[Token], depth: int) -> Node:
     """Items with commas, semicolons, "or" and "and" between them; several make a group without brackets."""
     parts = _split(tokens, _separates)
@@ -130,16 +139,13 @@ def _with_signs(tokens: Sequence[Token], signs: str) -> list[Token]:
 
 
 def _relation(tokens: Sequence[Token], depth: int) -> Node:
-    def relates(token: Token) -> bool:
-        return token.kind in ("sign", "command") and token.text in RELATIONS
-
-    sides = _split(tokens, relates)
+    sides = _split(tokens, _relates)
     if len(sides) == 1:
         return _union(sides[0], depth)
     outside, nesting = [], 0
     for token in tokens:
         nesting += _opens(token) - _closes(token)
-        if nesting == 0 and relates(token):
+        if nesting == 0 and _relates(token):
             outside.append(RELATIONS[token.text])
     return Node("relation", tuple(_union(side, depth) for side in sides), " ".join(outside))
 
@@ -287,7 +293,8 @@ def _unit(tokens: list[Token]) -> tuple[list[Token], str]:
 def _unit_name(name: str) -> str | None:
     """The short name of a unit on the list, None for any other word."""
     words = name.replace(" / ", "/").replace("/ ", "/").replace(" /", "/").rstrip(".").strip()
-    for candidate in (words, words.casefold(), words.removesuffix("s"), words.casefold().removesuffix("s")):
+    one = words.removesuffix("s") if len(words) > 2 else words  # "ms" are no metres
+    for candidate in (words, words.casefold(), one, one.casefold()):
         if candidate in _UNIT_OF:
             return _UNIT_OF[candidate]
     return None

@@ -195,6 +195,11 @@ def unevaluated(gold: Node, given: Node) -> frozenset[str]:
     return frozenset().union(*map(arithmetic, two)) - done if one and two else frozenset()
 
 
+def carried_out(node: Node) -> bool:
+    """Whether every scalar is a value or a bare symbol."""
+    return all(leaf.kind == "symbol" or _is_value(leaf) for leaf in leaves(node))
+
+
 def _constants(node: Node) -> list[Node]:
     return [leaf for leaf in leaves(node) if not symbols(leaf)]
 

@@ -271,8 +271,11 @@ def _exponent_term(monomial: polynomials.Monomial) -> bool:
 
 
 def _counted(node: Node, budget: Budget) -> Quotient:
-    """n! and binomials of whole numbers, by their definition."""
-    values = [_whole(form(item, budget)) for item in node.items]
+    """n! and binomials: of whole numbers by their definition, of anything else folded."""
+    forms = [form(item, budget) for item in node.items]
+    values = [value for value in map(_rational, forms) if isinstance(value, int)]
+    if len(values) < len(forms):
+        return _folded(node.kind, *forms)
     if any(not 0 <= value <= MAX_FACTORIAL for value in values):
         raise TooLarge("factorial")
     counted: int = comb(*values) if node.kind == "binom" else factorial(values[0])
