@@ -1,5 +1,5 @@
-"""The exact stage, and the proof of difference by floats, against numerics with 50 digits: no pair of random expressions may be called equal or different
-wrongly."""
+"""The exact stage, and the proof of difference by floats, against numerics with 50 digits: no pair of random expressions
+may be called equal or different wrongly."""
 
 import random
 
