@@ -62,6 +62,12 @@ _FREQUENT = {
 """What a text of a script may be, beside the configured languages."""
 
 
+_NOTATION = frozenset(
+    ("sin", "cos", "tan", "log", "ln", "exp", "mod", "gcd", "lcm", "max", "min", "lim", "det", "arg", "cm", "kg")
+)
+"""What is written with Latin letters in every language."""
+
+
 @dataclass(frozen=True)
 class LanguageScore:
     """`share` in [0, 1], or None for no opinion; the evidence says why and how the words were counted."""
@@ -129,11 +135,18 @@ def _dense(text: str) -> int:
     return sum(not character.isspace() for character in text)
 
 
-def _letters(text: str) -> int:
+def _tokens(sentence: str) -> dict[str, list[str]]:
+    """The words of a sentence by their script. A single Latin letter is a variable, in whatever language it stands."""
+    found = {script: [token.casefold() for token in pattern.findall(sentence)] for script, pattern in _SCRIPTS.items()}
+    found["latin"] = [token for token in found["latin"] if len(token) > 1 and token not in _NOTATION]
+    return found
+
+
+def _letters(sentence: str) -> int:
     return sum(
         len(token) * (LETTERS_PER_HAN if script in ("han", "kana", "hangul") else 1)
-        for script, pattern in _SCRIPTS.items()
-        for token in pattern.findall(text)
+        for script, tokens in _tokens(sentence).items()
+        for token in tokens
     )
 
 
@@ -147,9 +160,7 @@ def _named_tokens(
     """Words with the name of their language, `other:…` for one that is not configured."""
     per_script: dict[str, list[list[str]]] = {script: [] for script in _SCRIPTS}
     for sentence in sentences:
-        found = {
-            script: [token.casefold() for token in pattern.findall(sentence)] for script, pattern in _SCRIPTS.items()
-        }
+        found = _tokens(sentence)
         if found["kana"] and len(found["kana"]) >= LEAST_KANA * (len(found["kana"]) + len(found["han"])):
             found["kana"] += found.pop("han")
         for script, tokens in found.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.audit.cases import Case, InstructionSubject, TextSubject
+from pipeline.audit.cases import Case, InstructionSubject, Member, RewardSubject, TextSubject, question, say
 
 COLOURS = ("red", "blue", "green and blue", "none of these")
 PLANETS = ("Mercury", "Venus", "Earth", "Mars", "All of the above")
@@ -179,10 +179,46 @@ def _whole() -> Iterator[Case]:
         yield Case(f"written-{number}-all", "text", "paid", whole, "meets all of its instructions at once")
 
 
+# language, question, thinking in that language
+THOUGHT: tuple[tuple[str, str, str], ...] = (
+    ("en", "What is 3 + 4?", "We add three and four, which gives seven. Then we check it by counting on our fingers."),
+    ("en", "What is 3 + 4?", r"Let $x = 3$ and $y = 4$. The sum is \[x + y = 7\] so the answer that we want is seven."),
+    ("en", "Count.", "```\ntotal = 0\nfor i in range(7):\n    total += 1\n```\nThis counts to seven, one by one."),
+    ("en", "What is 3 + 4?", "3 + 4 = 7"),
+    ("zh", "三加四等于几？", "三加四等于七。我们再用手指数一遍，检查结果是不是七。"),
+    ("zh", "三加四等于几？", r"设 $x=3$，$y=4$，则 \[x+y=7\] 所以答案是七，单位是 $\text{cm}$。"),
+    ("zh", "三加四等于几？", "我们用 Python 里的 `sum` 函数来算，把三和四加起来，得到的结果就是七，没有错。"),
+    ("zh", "三加四等于几？", "3 + 4 = 7。"),
+)
+
+# lengths of a group of right answers; what the first must still be paid, where a turn has 40 tokens at most
+LENGTHS: tuple[tuple[tuple[int, ...], float], ...] = (
+    ((20,), 1.0),
+    ((22, 20, 20, 21, 20, 20), 1.0),
+    ((40, 10, 10, 10, 10, 10), 0.8),
+    ((36, 33, 33, 33), 1.0),
+    ((40, 40, 40, 40), 0.9),
+    ((0, 0), 1.0),
+)
+
+
+def _groups() -> Iterator[Case]:
+    for number, (language, asked, thought) in enumerate(THOUGHT, 1):
+        task = question("7", asked, "thinking", language)
+        member = Member(say(r"\boxed{7}", "thinking", thought))
+        at_least = 0.99 if "Python" not in thought else 0.98
+        yield Case(f"thought-{number}", "language", "paid", RewardSubject(task, (member,)), thought, at_least=at_least)
+    for number, (lengths, at_least) in enumerate(LENGTHS, 1):
+        members = tuple(Member(r"\boxed{7}", tokens) for tokens in lengths)
+        subject = RewardSubject(question("7"), members)
+        note = f"right answers of {lengths} tokens"
+        yield Case(f"lengths-{number}", "length", "paid", subject, note, at_least=at_least)
+
+
 def _told(check: Mapping[str, Any]) -> str:
     """A check in a few words, for the name of its case."""
     fields: Sequence[str] = [f"{name} {value}" for name, value in check.items() if name != "kind"]
     return " ".join([check["kind"], *fields])
 
 
-CASES: tuple[Case, ...] = (*_boxed(), *_whole())
+CASES: tuple[Case, ...] = (*_boxed(), *_whole(), *_groups())

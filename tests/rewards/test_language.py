@@ -216,6 +216,25 @@ def test_plain_mathematical_english_is_english():
         assert share(text) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("language", "text", "least"),
+    [
+        ("en", "Okay, so let me think. AB = 5, BC = 12, AC = 13. By Pythagoras, B is right. Area = 30. Yes.", 1.0),
+        ("en", "Knights: Ann says Bob is a knave. Bob says Cal is a knave. Suppose Ann is a knight.", 1.0),
+        ("en", r"We are given $f(x)=x^2+3x+2$, so \[(x+1)(x+2)=0\] and the sum of the roots is $-3$.", 1.0),
+        ("zh", "我们用 Python 计算：先调用 `math.gcd(a, b)`，再除以它。得到 $\\frac{a}{b}$。", 0.85),
+        ("zh", r"设 $f(x)=x^2$，则 $f'(x)=2x$，当 $x \text{ 为偶数}$ 时成立。答案是 $5\text{ cm}$，约为 3 kg。", 1.0),
+        ("zh", "首先看 Transformer 模型的 attention 部分，它用 query 和 key 的点积来计算权重，然后再做 softmax。", 0.7),
+        ("ja", "関数 f(x) を微分すると 2x になります。よって x = 0 のとき最小値は 0 です。", 1.0),
+        ("ru", "Пусть x = 3, тогда y = 2x + 1 = 7. Проверим: 7 - 1 = 6, 6 / 2 = 3. Верно.", 1.0),
+        ("de", "Sei n = 2k+1, dann ist n^2 ungerade. Also folgt die Behauptung sofort aus dem Satz.", 1.0),
+        ("fr", "Soit n = 2k+1, alors n^2 est impair. On en déduit le résultat.", 1.0),
+    ],
+)
+def test_honest_mathematics_is_in_its_language(language, text, least):
+    assert share(text, language, languages=tuple(sorted({"en", "zh", language}))) >= least
+
+
 def test_unknown_language_is_an_error():
     with pytest.raises(ValueError, match="configured"):
         language_consistency("text", "fr")
