@@ -74,12 +74,6 @@ ALLOWED = (
         "importlib.import_module",
         "one of the stages that the code itself names",
     ),
-    Allowed(
-        "pipeline/audit/corpus.py",
-        "all_cases",
-        "importlib.import_module",
-        "the modules that lie in the package's own folder",
-    ),
 )
 
 EXECUTES = "it executes text as Python; run it in the sandbox (rewards.sandbox.Job) instead"

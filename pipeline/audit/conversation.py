@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +18,9 @@ from rollout.records import Attempt, Mode, Task
 from specialists.base import Domain
 
 MAX_CONTEXT = 1_000_000
-"""Tokens; a token is about a byte here, and a flood of text must reach the grader, not the limit."""
+"""Tokens; a token is a byte here, and a flood of text must reach the grader, not the limit."""
+BYTES_PER_TOKEN = 4
+"""About what a trained tokenizer packs into one token: lengths are paid for as those of its tokens."""
 
 
 class Player:
@@ -35,7 +39,7 @@ class Player:
         (trajectory,) = run_trials(
             [trial], engine, self.chat, lambda t: domain.environment(t, sandbox), 1.0, MAX_CONTEXT
         )
-        return trajectory.attempt
+        return replace(trajectory.attempt, tokens=math.ceil(trajectory.attempt.tokens / BYTES_PER_TOKEN))
 
 
 class _ScriptedEngine:

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
 from typing import get_args
 
-import pipeline.audit as package
+from pipeline.audit import (
+    demonstrations,
+    exploits_agents,
+    exploits_code,
+    exploits_judge,
+    exploits_math,
+    exploits_reward,
+    exploits_text,
+    honest_agents,
+    honest_code,
+    honest_judge,
+    honest_math,
+    honest_text,
+)
 from pipeline.audit.cases import Area, Case
 from pipeline.errors import UsageError
 
 AREAS: tuple[str, ...] = get_args(Area)
+CORPUS: tuple[tuple[Case, ...], ...] = (
+    exploits_math.CASES,
+    exploits_text.CASES,
+    exploits_reward.CASES,
+    exploits_code.CASES,
+    exploits_agents.CASES,
+    exploits_judge.CASES,
+    honest_math.CASES,
+    honest_text.CASES,
+    honest_code.CASES,
+    honest_agents.CASES,
+    honest_judge.CASES,
+    demonstrations.CASES,
+)
 
 
 def all_cases() -> tuple[Case, ...]:
@@ -20,9 +45,7 @@ def all_cases() -> tuple[Case, ...]:
     Raises:
         ValueError: if two cases share an id.
     """
-    names = [m.name for m in pkgutil.iter_modules(package.__path__) if m.name.startswith(("exploits_", "honest_"))]
-    modules = [importlib.import_module(f"pipeline.audit.{name}") for name in [*names, "demonstrations"]]
-    cases = tuple(case for module in modules for case in module.CASES)
+    cases = tuple(case for part in CORPUS for case in part)
     seen: set[str] = set()
     for case in cases:
         if case.id in seen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -88,6 +89,8 @@ class Bench:
     """
 
     def __init__(self, own: Domain | None = None, reward: str | None = None) -> None:
+        # Failures are provoked here; their tracebacks would bury the report.
+        logging.getLogger("pipeline.grader").setLevel(logging.CRITICAL)
         self.config = audit_config(own)
         if reward is not None:
             self.config.domains[OWN_REWARD] = DomainConfig(languages=LANGUAGES, reward=reward)
@@ -105,6 +108,7 @@ class Bench:
     def close(self) -> None:
         self.grader.close()
         self._judge.close()
+        logging.getLogger("pipeline.grader").setLevel(logging.NOTSET)
 
     def judged_by(self, reply: Reply | None) -> None:
         """Puts a scripted judge in place, with a client that remembers no earlier verdicts and tries twice."""
