@@ -1,5 +1,7 @@
 """The judge under watch in the RL loop: asked in time, stopped when it fails, back when it knows its canaries again."""
 
+import re
+
 import pytest
 
 from pipeline.config import load_config
@@ -7,9 +9,11 @@ from pipeline.config.schema import JudgeConfig
 from pipeline.errors import StageError
 from pipeline.grader import Grader
 from pipeline.learning.canaries import CanaryWatch
+from pipeline.runs import read_events
 from rewards.judge_canaries import CanaryReport
 from rewards.rubric import Criterion
 from rollout.records import Attempt, Task
+from tests.pipeline.test_outage import Bench, _config
 from tests.rewards.scripted_judge import Judge, reply
 
 GOOD = CanaryReport({"good": 1.0, "bad": 1.0}, ())
@@ -100,3 +104,45 @@ def test_without_a_judge_there_is_nothing_to_check(config):
             grader.canaries()
     finally:
         grader.close()
+
+
+@pytest.fixture
+def gullible():
+    """Finds everything warm, whatever it reads: it fails the canaries that must not be met."""
+
+    def script(_, prompt):
+        return reply(True, re.search(r"\nAnswer \[\w+\] (\S+)", prompt)[1])
+
+    with Judge(script) as judge:
+        yield judge
+
+
+def run_with(judge, folder, silent_steps):
+    config = _config()
+    config.judge.canary_min_share, config.judge.canary_every = 0.9, 2
+    config.rewards.max_silent_steps = silent_steps
+    bench, grader = Bench(folder, config), Grader(config, judge.url)
+    try:
+        bench.run(grader)
+    finally:
+        grader.close()
+    return bench
+
+
+def test_a_judge_that_fails_in_a_run_pays_nothing_alarms_and_the_run_goes_on(gullible, tmp_path):
+    bench = run_with(gullible, tmp_path, 10)
+    assert bench.steps() == [0, 1, 2, 3]
+    alarms = [alarm for alarm in bench.alarms() if alarm[1] == "judge"]
+    assert [step for step, _, _ in alarms] == [0, 2] and "injection" in alarms[0][2]
+    assert sum("failed its canaries" in text and "judge is stopped" in text for text in bench.shown) >= 1
+    for step in range(4):
+        assert all("failed its canaries" in row["invalid_reason"] for row in bench.rows(step, "letters"))
+        assert all(row["invalid_reason"] is None for row in bench.rows(step, "sums"))
+    metrics = read_events(tmp_path / "events.jsonl", "grpo", "mixed")
+    assert [event.get("judge/stopped") for event in metrics] == [1.0, None, 1.0, None]
+    assert metrics[0]["judge/canary/good"] == 1.0 and metrics[0]["judge/canary/bad"] == 0.0
+
+
+def test_a_judge_that_stays_stopped_ends_the_run_by_the_rule_for_invalid_rewards(gullible, tmp_path):
+    with pytest.raises(StageError, match=r"no reward of letters was valid in 2 steps.*failed its canaries"):
+        run_with(gullible, tmp_path, 2)
