@@ -16,7 +16,7 @@ from rewards.sandbox.remote import RemoteSandboxWorker
 TIERS = ("landlock", "bubblewrap")
 """From weak to strong."""
 
-SELF_TEST_LIMITS = Limits(cpu_seconds=1, wall_seconds=1.5)
+SELF_TEST_LIMITS = Limits(cpu_seconds=1, wall_seconds=1.0)
 """Several attacks last until a limit ends them."""
 
 

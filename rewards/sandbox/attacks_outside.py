@@ -16,7 +16,7 @@ def outside_attacks(bait: Bait) -> Attacks:
 def _files(bait: Bait) -> list[Attack]:
     # What is bounded by watching is overshot by some 20 ms of work, far below these sizes.
     fill = f"for n in range(2000): open(str(n), 'wb').write(bytes(100_000))\nprint('{ESCAPED}')"
-    many = f"for n in range(40_000): open(str(n), 'wb').close()\nprint('{ESCAPED}')"
+    many = f"for n in range(20_000): open(str(n), 'wb').close()\nprint('{ESCAPED}')"
     anywhere = f"""
         for place in ('/', '/tmp', '/var/tmp', '/dev', '/dev/shm', '/run', '/usr', os.path.expanduser('~root')):
             try:

@@ -137,7 +137,9 @@ class Job:
             texts += [call.function for call in called] + [call.module for call in called if call.module is not None]
             if not all(isinstance(text, str) for text in texts) or not isinstance(args, list):
                 raise TypeError("a text is no text")
-            return Job(kind, source, stdin, called, dict(files), target, tuple(args))
+            job = Job(kind, source, stdin, called, dict(files), target, tuple(args))
+            job.payload()
+            return job
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"expected the record of a job: {type(error).__name__}: {error}") from None
 

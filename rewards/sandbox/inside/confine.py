@@ -23,6 +23,8 @@ from .filters import Profile, filter_program
 from .syscalls import ARCHITECTURES
 
 _libc = ctypes.CDLL(None, use_errno=True)
+# Looked up once, in the zygote: a look-up in each child costs more than the call.
+_libc_syscall, _libc_prctl, _libc_capset = _libc.syscall, _libc.prctl, _libc.capset
 
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SECCOMP_MODE_FILTER = 2
@@ -49,11 +51,11 @@ def _call(name: str, result: int) -> int:
 
 
 def _syscall(name: str, number: int, *arguments: object) -> int:
-    return _call(name, _libc.syscall(ctypes.c_long(number), *arguments))
+    return _call(name, _libc_syscall(ctypes.c_long(number), *arguments))
 
 
 def _prctl(name: str, *arguments: int) -> None:
-    _call(name, _libc.prctl(*(ctypes.c_ulong(argument) for argument in arguments)))
+    _call(name, _libc_prctl(*(ctypes.c_ulong(argument) for argument in arguments)))
 
 
 def landlock_abi() -> int:
@@ -62,7 +64,13 @@ def landlock_abi() -> int:
 
 
 class _Filter(ctypes.Structure):
+    """`struct sock_fprog` of a program, which it keeps alive."""
+
     _fields_ = [("length", ctypes.c_ushort), ("program", ctypes.c_void_p)]
+
+    def __init__(self, program: bytes):
+        self.buffer = ctypes.create_string_buffer(program, len(program))
+        super().__init__(len(program) // 8, ctypes.addressof(self.buffer))
 
 
 class Confinement:
@@ -82,7 +90,7 @@ class Confinement:
         # Out of the way of the low numbers, which the child gives to the job.
         self._ruleset = fcntl.fcntl(self._new_ruleset(), fcntl.F_DUPFD_CLOEXEC, FIRST_OWN_FD)
         # A job's filter is made once, those of the rare profiles where they are needed.
-        self._job_program = filter_program(self._architecture, "job")
+        self._job_filter = _Filter(filter_program(self._architecture, "job"))
 
     def apply(self, box: str | None, profile: Profile = "job") -> None:
         """Confine the calling process for good. `box` is a folder it may write in; a `compiler` may start what it may
@@ -93,10 +101,8 @@ class Confinement:
         plain = box is None and profile != "compiler"
         ruleset = self._ruleset if plain else self._new_ruleset(box, profile == "compiler")
         _syscall("landlock_restrict_self", _LANDLOCK_RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint32(0))
-        program = self._job_program if profile == "job" else filter_program(self._architecture, profile)
-        buffer = ctypes.create_string_buffer(program, len(program))
-        described = _Filter(len(program) // 8, ctypes.addressof(buffer))
-        _prctl("seccomp", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(described), 0, 0)
+        chosen = self._job_filter if profile == "job" else _Filter(filter_program(self._architecture, profile))
+        _prctl("seccomp", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(chosen), 0, 0)
 
     def _new_ruleset(self, box: str | None = None, executes: bool = False) -> int:
         bits = 13 + (self.abi >= 2) + (self.abi >= 3) + (self.abi >= 5)
@@ -144,7 +150,7 @@ class Confinement:
 def drop_capabilities() -> None:
     """Give up every capability (they matter where the worker runs as root)."""
     header = struct.pack("=Ii", 0x20080522, 0)
-    _call("capset", _libc.capset(header, bytes(24)))
+    _call("capset", _libc_capset(header, bytes(24)))
 
 
 def die_with_parent(parent: int) -> None:
