@@ -83,6 +83,12 @@ def test_all_mistakes_of_all_layers_are_told_at_once(tmp_path):
     [
         ("domains.math.group_size=1", "domains.math.group_size", "2 or more"),
         ("base.careful_share=1.5", "base.careful_share", "between 0 and 1"),
+        ("rewards.length.penalty=0.3", "rewards.length.penalty", "between 0 and 0.2"),
+        ("rewards.length.overlong_penalty=0.3", "rewards.length.overlong_penalty", "between 0 and 0.2"),
+        ("rewards.language.penalty=1", "rewards.language.penalty", "a right answer always beats a wrong one"),
+        ("rewards.length.overlong_share=0", "rewards.length.overlong_share", "above 0"),
+        ("grpo.advantage_normalization=components", "grpo.advantage_normalization", "reward, component"),
+        ("grpo.advantage_normalization=component", "grpo.advantage_normalization", "grpo.scale_by_std must be true"),
         ("base.optimizer.lr=.inf", "base.optimizer.lr", "finite"),
         ("base.optimizer.lr=.nan", "base.optimizer.lr", "finite"),
         ("base.optimizer.betas=[0.9]", "base.optimizer.betas", "two numbers"),
