@@ -3,6 +3,7 @@ outage that lasts ends the run."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,8 @@ from pipeline.errors import StageError
 from rollout.records import Group
 
 MAX_REASON_CHARS = 300
+_QUOTED = re.compile(r"""(?<=\s)(?:'[^']*'?|"[^"]*"?)""")
+"""What a reason quotes differs from sample to sample; reasons that differ in nothing else are one."""
 
 
 class OutageWatch:
@@ -35,12 +38,16 @@ class OutageWatch:
                 valid one in `max_silent_steps` steps in a row.
         """
         reasons: dict[str, Counter[str]] = {}
+        examples: dict[str, str] = {}
         totals: Counter[str] = Counter()
         for group in groups:
             domain = group.task.domain
             found = reasons.setdefault(domain, Counter())
             totals[domain] += len(group.rewards)
-            found.update((r.invalid_reason or "")[:MAX_REASON_CHARS] for r in group.rewards if not r.valid)
+            for reward in group.rewards:
+                if not reward.valid:
+                    reason = (reward.invalid_reason or "")[:MAX_REASON_CHARS]
+                    found[examples.setdefault(_QUOTED.sub("…", reason), reason)] += 1
         for domain, found in reasons.items():
             self._look_at(step, domain, found, totals[domain])
         self._refuse_share(step, reasons, totals.total())

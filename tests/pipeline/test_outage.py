@@ -32,6 +32,7 @@ from pipeline.config.schema import Config, RLConfig
 from pipeline.errors import StageError
 from pipeline.grader import Grader
 from pipeline.learning.checkpoints import latest_state, save_state
+from pipeline.learning.outages import OutageWatch
 from pipeline.learning.rl import RLRun, run_rl
 from pipeline.policy_worker import StepDone
 from pipeline.progress import NullProgress
@@ -39,6 +40,7 @@ from pipeline.runs import Events, Manifest, Run, read_alarms, read_events, read_
 from pipeline.runtime import InlineRuntime
 from rewards.rubric import Criterion
 from rewards.sandbox import SandboxUnavailable
+from rewards.types import Reward
 from rollout.conversation import Trial
 from rollout.records import Attempt, Group, Task, Trajectory
 from specialists import get_domain
@@ -96,7 +98,7 @@ def _config() -> Config:
     config.domains = {"sums": own, "code": own, "letters": replace(own, kind="general")}
     config.rewards.max_invalid_share = 0.5
     config.rewards.max_silent_steps = 3
-    config.judge.timeout_s = 0.1
+    config.judge.timeout_s = 10.0
     config.judge.votes = 1
     return config
 
@@ -408,3 +410,15 @@ def test_status_shows_the_last_alarm(tmp_path, monkeypatch):
     assert "alarm: grpo/mixed, step 4: the judge is down (1 before it)" in shown.output
     run.events.reset("grpo")
     assert read_alarms(run.events.path) == []
+
+
+def test_reasons_that_differ_in_what_they_quote_are_one_culprit():
+    said: list[str] = []
+    watch = OutageWatch("grpo/mixed", _config().rewards, lambda step, domain, text, news: said.append(text))
+    task = _tasks(0)[0]
+    trials = tuple(_trajectory(Trial(task, number, 0, 9, (), 1)) for number in range(4))
+    reasons = ["the judge's reply is no JSON: 'red'", "the judge's reply is no JSON: 'blue", "timeout", None]
+    rewards = tuple(Reward.invalid(why) if why else Reward.of([], True) for why in reasons)
+    with pytest.raises(StageError, match=r"most often \(2 times\): sums: the judge's reply is no JSON: 'red'"):
+        watch.look(0, [Group(task, trials, rewards)])
+    assert "most often (2 times): the judge's reply is no JSON: 'red'" in said[0]
