@@ -52,7 +52,9 @@ def run(context: StageContext) -> StageResult:
     checkpoint = folder / "checkpoint"
     text_run(context, "judge", spec, checkpoint, measure=None)
     report = _calibration(context, str(checkpoint), heldout)
-    write_json(folder / "report.json", report)
+    write_json(folder / "calibration.json", report)
+    # What it cost is of this machine and hour; an artifact is the same whenever it is made.
+    write_json(folder / "report.json", {name: value for name, value in report.items() if name != "cost"})
     if report["agreement"] < config.judge.min_agreement:
         raise StageError(
             f"the judge agrees with the truth on {report['agreement']:.1%} of {report['n']} held-out verdicts, less "
@@ -62,7 +64,8 @@ def run(context: StageContext) -> StageResult:
         "checkpoint": artifact(context, checkpoint, "checkpoint"),
         "report": artifact(context, folder / "report.json", "report"),
     }
-    return StageResult(artifacts, {"examples": len(examples)}, report)
+    figures = {name: report[name] for name in ("agreement", "n", "abstained", "by_kind", "canaries")}
+    return StageResult(artifacts, {"examples": len(examples)}, figures)
 
 
 def _write_texts(context: StageContext, train: Sequence[JudgeExample], heldout: Sequence[JudgeExample]) -> None:
