@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.learning.batches import pack, policy_samples, split_tokens
+from rewards.types import Component, Reward
+from rollout.advantages import component_advantages
 
 
 def test_samples_without_advantage_or_with_an_invalid_reward_are_left_out(make_groups):
@@ -28,6 +30,18 @@ def test_a_kl_keeps_the_valid_samples_without_advantage(make_groups):
     assert [s.advantage for s in samples] == [0.5, -0.5, 0.0, 0.0]
     assert {s.kl_coef for s in samples} == {0.1}
     assert policy_samples(groups, False, {"other": 0.1})[0].kl_coef == 0.0
+
+
+def test_advantages_by_component_reach_the_samples(make_groups):
+    (group,) = make_groups([[1.0, 0.0, 0.0, 1.0]])
+    parts = [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (1.0, 0.5)]
+    rewards = tuple(
+        Reward.of([Component("a", a, 1.0, a), Component("b", b, 0.5, 0.5 * b)], None) for a, b in parts
+    )
+    group = dataclasses.replace(group, rewards=rewards)
+    samples = policy_samples([group], True, {}, "component")
+    assert [s.advantage for s in samples] == pytest.approx(list(component_advantages(rewards)))
+    assert [s.advantage for s in samples] != pytest.approx([s.advantage for s in policy_samples([group], True, {})])
 
 
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 100))
