@@ -1,5 +1,4 @@
-"""The exact stage, and the proof of difference by floats, against numerics with 50 digits: no random pair of expressions
-may be called equal or different wrongly."""
+"""The exact stage, and the proof of difference by floats, against numerics with 50 digits on random expressions."""
 
 import random
 
