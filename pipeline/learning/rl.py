@@ -200,7 +200,7 @@ def rollout_rows(groups: Sequence[Group], step: int, run_seed: int, rl: RLConfig
                     "passed": reward.passed,
                     "invalid_reason": reward.invalid_reason,
                     "advantage": None if math.isnan(advantage) else float(advantage),
-                    "combination": reward.combination,
+                    "combination": reward.combination if reward.valid else None,
                     "components": [component.to_json() for component in reward.components],
                     "logprob_mean": float(trajectory.logprobs[trajectory.policy_mask].mean())
                     if trajectory.policy_mask.any()
