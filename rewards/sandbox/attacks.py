@@ -34,7 +34,7 @@ def cpp_attacks() -> list[Attack]:
             "socket(AF_INET, SOCK_STREAM, 0)",
             'open("/etc/passwd", O_RDONLY)',
             'open("/tmp/left", O_CREAT | O_WRONLY, 0600)',
-            "kill(-1, 9)",
+            "kill(-1, 0)",
         )
     )
     headers = "".join(f"#include <{name}>\n" for name in ("cstdio", "csignal", "fcntl.h", "unistd.h", "sys/socket.h"))
@@ -85,7 +85,7 @@ def _processes(bait: Bait) -> list[Attack]:
         while True: threading.Thread(target=time.sleep, args=(60,)).start()
     """
     machine = ARCHITECTURES[platform.machine()]
-    victims = (bait.pid, "os.getppid()", -1)
+    victims = (bait.pid, "os.getppid()")
     # A timer's signal is no kill(2): the stop of its own process must end at the wall limit.
     stop = f"""
         {C_LIBRARY}
@@ -116,8 +116,10 @@ def _processes(bait: Bait) -> list[Attack]:
         asked("raw clone3", f"libc.syscall({ALWAYS_UNKNOWN['clone3']}, ctypes.create_string_buffer(88), 88)"),
         program("thread bomb", threads, ("runtime_error", *LIMITS)),
         *(refused(f"kill {victim}", f"os.kill({victim}, 9)") for victim in victims),
+        # Signal 0 asks whether a signal would be allowed: one that gets through must not end everything.
+        refused("signal everybody", "os.kill(-1, 0)"),
         program("signal through a descriptor", by_descriptor),
-        *(asked(f"ptrace {pid}", f"libc.ptrace(16, {pid}, 0, 0)") for pid in victims[:2]),
+        *(asked(f"ptrace {pid}", f"libc.ptrace(16, {pid}, 0, 0)") for pid in victims),
         refused("stop itself", "os.kill(os.getpid(), signal.SIGSTOP)"),
         program("stop itself by a timer", stop, ("wall_limit",)),
         asked("clear the death signal", "libc.prctl(1, 0, 0, 0, 0)"),

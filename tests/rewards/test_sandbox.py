@@ -95,7 +95,7 @@ ESCAPES = {
     "'PYTHONDONTWRITEBYTECODE', 'TZ',"
     " 'LC_ALL', 'PWD', 'LC_CTYPE'}: print('OUT', os.environ)",
     "write the interpreter": "import os; open(os.__file__, 'a'); print('OUT')",
-    "kill everybody": "import os, signal; os.kill(-1, signal.SIGTERM); print('OUT')",
+    "kill everybody": "import os, signal; os.kill(-1, 0); print('OUT')",
     "signal the parent": "import os, signal; os.kill(os.getppid(), signal.SIGKILL); print('OUT')",
     "clear the death signal": "import ctypes\nif ctypes.CDLL(None).prctl(1, 0, 0, 0, 0) == 0: print('OUT')",
 }
