@@ -129,7 +129,7 @@ def bounded(value: Rational) -> None:
 
 def power(poly: Poly, exponent: int, budget: Budget) -> Poly | None:
     """`poly` to a whole exponent >= 0; None where expanding it would be too long (the caller keeps it folded)."""
-    if exponent > MAX_POWER:
+    if exponent > MAX_POWER and rational_of(poly) is None:
         raise TooLarge("power")
     if len(poly) == 1:
         ((monomial, coefficient),) = poly.items()

@@ -87,6 +87,7 @@ def clean(text: str) -> str:
     text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text)
     text = re.sub(r"\\[dt]binom(?![A-Za-z])", r"\\binom", text)
     text = _NUMERIC_TEXT.sub(r"\1", _FONT.sub(r"\\text", text))
+    text = re.sub(r"\\mathbb ?(?:\{([A-Z])\}|([A-Z]))", r"\\text{set \1\2}", text)
     text = re.sub(r"(?<![A-Za-z])([aApP])\.[mM]\.?(?![A-Za-z])", r"\1m", text)
     text = " ".join(text.split())
     return text if text.endswith("..") else text.removesuffix(".").strip()
