@@ -1,9 +1,11 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.instructions import CHECKS, check_criterion, check_instructions, instruction_problem
 from rewards.prose import bullets, count_sentences, count_words, mentions, occurrences, prose, sentences
+
+FIXED = settings(derandomize=True, deadline=None)
 
 FENCE = "Here it is.\n```\nsea sea sea\n\n- one\n- two\n# Head\n```\n"
 
@@ -183,6 +185,7 @@ texts = st.text(st.sampled_from("abсе .,!?*#-_`~\n\u200b你好。$<>[]()\"'1")
 specs = st.sampled_from([row[0] for row in TABLE])
 
 
+@FIXED
 @given(specs, texts)
 def test_a_check_is_a_function_of_what_is_seen(spec, text):
     found = check_criterion(spec, text)
@@ -190,6 +193,7 @@ def test_a_check_is_a_function_of_what_is_seen(spec, text):
     assert found is check_criterion(spec, "\u2060" + text + "\u200c")
 
 
+@FIXED
 @given(texts, texts)
 def test_code_fences_add_nothing_to_a_least_amount(text, hidden):
     hidden = hidden.replace("`", "").replace("~", "")
@@ -199,6 +203,7 @@ def test_code_fences_add_nothing_to_a_least_amount(text, hidden):
         assert not count or check_criterion({"kind": least, "min": count}, text)
 
 
+@FIXED
 @given(texts)
 def test_counts_are_consistent(text):
     assert count_sentences(text) == len(sentences(text.replace("\u200b", "")))

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from rewards.formal import split_formal
 from rewards.language import language_consistency
 
+FIXED = settings(derandomize=True, deadline=None)
+
 TEXTS = {
     "en": [
         "First we add the two numbers, then we divide the sum by three and look at what is left over.",
@@ -243,8 +245,8 @@ def test_unknown_language_is_an_error():
 pieces = st.sampled_from([*ENGLISH.split(), *CHINESE, "```", "`", "$", "\\[", "\\text{", "}", "<a>", "\n", " ", ". "])
 
 
+@FIXED
 @given(st.text(max_size=300) | st.lists(pieces, max_size=60).map(" ".join))
-@settings(max_examples=200)
 def test_share_is_a_share_or_nothing(text):
     value = share(text, min_letters=1)
     assert value is None or 0 <= value <= 1

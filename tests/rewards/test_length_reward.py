@@ -2,10 +2,12 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.length import SLOPE, length_factors
+
+FIXED = settings(derandomize=True, deadline=None)
 
 LIMIT = 4096
 groups = st.lists(st.tuples(st.integers(0, LIMIT), st.one_of(st.none(), st.booleans())), min_size=0, max_size=16)
@@ -16,6 +18,7 @@ def factors(group, **more):
     return length_factors([length for length, _ in group], [right for _, right in group], LIMIT, **more)
 
 
+@FIXED
 @given(groups, st.fixed_dictionaries(sizes), st.integers(1, 2 * LIMIT), st.floats(1, 3), st.floats(0, 1))
 def test_a_right_answer_is_worth_more_than_a_wrong_one_in_any_group(group, weights, limit, band, quantile):
     lengths, verdicts = [length for length, _ in group], [right for _, right in group]
@@ -27,6 +30,7 @@ def test_a_right_answer_is_worth_more_than_a_wrong_one_in_any_group(group, weigh
         assert least - 1e-9 <= value <= 1 if right else value == 0
 
 
+@FIXED
 @given(groups, st.randoms(), st.fixed_dictionaries(sizes))
 def test_permutation_does_not_matter(group, rng, weights):
     order = list(range(len(group)))
@@ -35,12 +39,14 @@ def test_permutation_does_not_matter(group, rng, weights):
     assert shuffled == [factors(group, **weights)[index] for index in order]
 
 
+@FIXED
 @given(groups, st.fixed_dictionaries(sizes))
 def test_wrong_and_invalid_samples_are_never_touched(group, weights):
     found = factors(group, **weights)
     assert all(factor == 1 for (_, right), factor in zip(group, found, strict=True) if not right)
 
 
+@FIXED
 @given(groups)
 def test_invalid_samples_count_nowhere(group):
     judged = [sample for sample in group if sample[1] is not None]
@@ -48,6 +54,7 @@ def test_invalid_samples_count_nowhere(group):
     assert found == factors(judged)
 
 
+@FIXED
 @given(st.lists(st.integers(0, LIMIT), max_size=16))
 def test_no_effect_on_an_all_wrong_group(lengths):
     assert factors([(length, False) for length in lengths], overlong=0.5) == [1] * len(lengths)
@@ -71,6 +78,7 @@ def test_one_right_answer_near_the_limit_among_short_wrong_ones_keeps_its_worth(
     assert factors(group, k=0.2, overlong=0.2)[0] >= 0.8 - 1e-9
 
 
+@FIXED
 @given(st.integers(1, LIMIT), st.integers(0, LIMIT - 1), st.floats(0, 0.2), st.floats(0, 0.2))
 def test_continuous_everywhere_at_the_edge_of_the_band_and_of_the_ramp(reference, length, k, overlong):
     """One token more or less of one sample never costs more than the slopes allow, wherever the band ends."""
@@ -82,6 +90,7 @@ def test_continuous_everywhere_at_the_edge_of_the_band_and_of_the_ramp(reference
     assert -1e-12 <= pair[0] - pair[1] <= (k / SLOPE + overlong / 0.1) / LIMIT + 1e-9
 
 
+@FIXED
 @given(st.integers(1, 3000))
 def test_nothing_is_taken_up_to_the_edge_of_the_band(reference):
     edge = int(1.2 * reference)

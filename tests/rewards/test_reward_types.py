@@ -2,14 +2,17 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.types import Component, Reward
 
+FIXED = settings(derandomize=True, deadline=None)
+
 finite = st.floats(-100, 100)
 
 
+@FIXED
 @given(st.lists(finite, max_size=6), st.one_of(st.none(), st.booleans()))
 def test_value_is_the_sum_and_survives_json(contributions, passed):
     components = [Component(f"c{i}", x, 1.0, x, {"i": i}) for i, x in enumerate(contributions)]

@@ -2,13 +2,15 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.language import LanguageScore
 from rewards.router import MAX_PENALTY, RewardConfig, combine_group
 from rewards.rubric import RubricResult
 from rewards.types import Component, Reward, Verdict
+
+FIXED = settings(derandomize=True, deadline=None)
 
 CONFIG = RewardConfig(max_length=1000)
 shares = st.one_of(st.none(), st.floats(0, 1))
@@ -28,6 +30,7 @@ def verifiable(group, config=CONFIG):
     )
 
 
+@FIXED
 @given(samples, penalties, penalties, penalties)
 def test_right_beats_wrong_in_any_group_and_contributions_sum(group, weight, k, overlong):
     config = RewardConfig(max_length=1000, length_k=k, overlong=overlong, language_weight=weight)
@@ -42,6 +45,7 @@ def test_right_beats_wrong_in_any_group_and_contributions_sum(group, weight, k, 
         assert Reward.from_json(json.loads(json.dumps(reward.to_json()))) == reward
 
 
+@FIXED
 @given(samples, st.randoms())
 def test_permutation_does_not_matter(group, rng):
     order = list(range(len(group)))
@@ -68,6 +72,7 @@ def test_no_opinion_is_no_advantage():
     assert [r.value for r in verifiable([(True, 9, 0.0)] * 3 + [(True, 9, None)])] == pytest.approx([0.9] * 4)
 
 
+@FIXED
 @given(st.lists(shares, min_size=2, max_size=8))
 def test_having_no_opinion_never_pays_more_than_the_best(group):
     rewards = verifiable([(True, 10, share) for share in group])
@@ -77,6 +82,7 @@ def test_having_no_opinion_never_pays_more_than_the_best(group):
         assert min(told) - 1e-9 <= min(untold) and max(untold) <= max(told) + 1e-9
 
 
+@FIXED
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_general_tasks_take_the_rubric_and_the_language(score, share):
     result = RubricResult(score, score == 1, ())
