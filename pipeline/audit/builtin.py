@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pipeline.audit.corpus import chosen_cases
 from pipeline.audit.demonstrations import AREAS, LANGUAGES
 from pipeline.audit.policies import POLICIES
-from pipeline.audit.runner import PolicyRow, Report, Tick, run_cases, run_policies
+from pipeline.audit.runner import LEVELS, PolicyRow, Report, Tick, blind_rate, run_cases, run_policies
 from pipeline.audit.workbench import Bench
 from rollout.records import MODES
 from specialists import DOMAINS, get_domain
@@ -31,8 +31,8 @@ def audit_builtin(bench: Bench, tick: Tick, areas: Sequence[str] = (), ids: Sequ
     policies: list[PolicyRow] = []
     rates: dict[str, float] = {}
     for name in plan(areas, ids):
+        domain, languages = get_domain(name), LANGUAGES.get(name, ("en",))
+        rates[name] = blind_rate(domain, LEVELS, languages)
         for mode in MODES:
-            rows, rate = run_policies(bench, get_domain(name), mode, tick, LANGUAGES.get(name, ("en",)))
-            policies += rows
-            rates[f"{name}/{mode}"] = rate
+            policies += run_policies(bench, domain, mode, languages, rates[name], tick)
     return Report("built-in", cases, policies, guess_rates=rates, seconds=time.perf_counter() - started)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.audit import probing
 from pipeline.audit.deadline import within
@@ -26,12 +26,16 @@ from pipeline.config.schema import DataConfig
 from pipeline.data import load_tasks
 from pipeline.errors import UsageError
 from rewards.custom import CustomRewardError, load_function
-from rollout.records import MODES, Mode, Task
+from rollout.records import MODES, Task
 from specialists import get_domain
 from specialists.base import Domain
 
+T = TypeVar("T")
+
 TASKS, FLOOD_TASKS = 24, 3
 """Tasks of each mode that a policy, and one that writes very much, is played against."""
+GUESS_TASKS = 300
+"""Tasks behind a guess rate."""
 DEADLINE_S = 30.0
 """Seconds for one policy against all of its tasks."""
 DOOR = ("name", "kind", "families", "tools", "max_turns", "generate", "demonstrate", "environment", "grade")
@@ -86,14 +90,14 @@ def audit_environment(path: str, floor: float | None, tick: Tick) -> tuple[Repor
     started = time.perf_counter()
     rows: list[PolicyRow] = []
     probes: list[ProbeRow] = []
-    rates: dict[str, float] = {}
+    played = {mode: _generated(domain, partial(tasks_of, domain, mode, TASKS, (1,), ("en",))) for mode in MODES}
+    rate = _generated(domain, partial(blind_rate, domain, (1,), ("en",), GUESS_TASKS))
     os.environ.pop(MARK, None)
     with Bench(own=domain) as bench:
-        for mode in MODES:
-            tasks = [checkable(task) for task in _tasks(domain, mode)]
+        for mode, drawn in played.items():
+            tasks = [checkable(replace(task, domain=domain.name)) for task in drawn]
             answered = all(task.answer is not None for task in tasks)
             players = [*POLICIES, *TEXTS, *FLOODS, *(ANSWERS if answered else ())]
-            rate = rates[f"{domain.name}/{mode}"] = blind_rate(domain, mode, (1,), ("en",))
             allowed = [floor if floor is not None else allowance(domain, p, rate, len(tasks)) for p in players]
             rows += _play_all(bench, domain.name, tasks, list(zip(players, allowed, strict=True)), tick)
             probes.append(probing.repeats(domain, mode))
@@ -102,8 +106,8 @@ def audit_environment(path: str, floor: float | None, tick: Tick) -> tuple[Repor
                 probes.append(probing.senseless_calls(bench, domain, tasks[0]))
         probes += [probing.splits(domain), probing.raised(rows), probing.executed()]
         tier = bench.sandbox.tier
-    report = Report(path, policies=rows, probes=probes, guess_rates=rates, seconds=time.perf_counter() - started)
-    return report, tier
+    seconds = time.perf_counter() - started
+    return Report(path, policies=rows, probes=probes, guess_rates={domain.name: rate}, seconds=seconds), tier
 
 
 def load_domain(path: str) -> Domain:
@@ -123,12 +127,11 @@ def load_domain(path: str) -> Domain:
     return checked
 
 
-def _tasks(domain: Domain, mode: Mode) -> list[Task]:
+def _generated(domain: Domain, work: Callable[[], T]) -> T:
     try:
-        tasks = within(DEADLINE_S, lambda: tasks_of(domain, mode, TASKS, (1,), ("en",)))
+        return within(DEADLINE_S, work)
     except Exception as error:  # whatever the user's generator raises, told with its name
         raise UsageError(f"domain {domain.name}: generate raised {type(error).__name__}: {error}") from error
-    return [replace(task, domain=domain.name) for task in tasks]
 
 
 def _play_all(

@@ -133,7 +133,7 @@ def _policies(report: Report) -> Table:
     for domain, mode in dict.fromkeys((row.domain, row.mode) for row in report.policies):
         rows = [row for row in report.policies if (row.domain, row.mode) == (domain, mode)]
         best = max(rows, key=lambda row: (not row.ok, row.mean))
-        rate = report.guess_rates.get(f"{domain}/{mode}")
+        rate = report.guess_rates.get(domain)
         table.add_row(
             domain,
             mode,

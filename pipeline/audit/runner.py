@@ -138,27 +138,27 @@ def run_policies(
     bench: Bench,
     domain: Domain,
     mode: Mode,
+    languages: Sequence[str],
+    rate: float,
     tick: Tick,
-    languages: Sequence[str] = ("en",),
-    levels: Sequence[int] = LEVELS,
-    policies: Sequence[KnowsNothing] = POLICIES,
-    count: int = TASKS,
-) -> tuple[list[PolicyRow], float]:
-    """What each policy earns against `count` tasks of a domain in one mode, and the rate of its best blind guess."""
-    rate = blind_rate(domain, mode, levels, languages)
-    tasks = [checkable(task) for task in tasks_of(domain, mode, count, levels, languages)]
+) -> list[PolicyRow]:
+    """What each policy earns in one mode of a domain whose best blind guess earns `rate`."""
+    tasks = [checkable(task) for task in tasks_of(domain, mode, TASKS, LEVELS, languages)]
     rows = []
-    for player in policies:
-        rows.append(play_policy(bench, domain.name, tasks, player, allowance(domain, player, rate, count)))
+    for player in POLICIES:
+        rows.append(play_policy(bench, domain.name, tasks, player, allowance(domain, player, rate, TASKS)))
         tick(f"{domain.name}, {mode}: {player.name}")
-    return rows, rate
+    return rows
 
 
-def blind_rate(domain: Domain, mode: Mode, levels: Sequence[int], languages: Sequence[str]) -> float:
-    """See `guess_rate`. An agent's answer counts only with the work that leads to it: its guess is worth nothing."""
-    if domain.tools or domain.generate(Request(0, "train", mode, levels, languages)).answer is None:
+def blind_rate(
+    domain: Domain, levels: Sequence[int], languages: Sequence[str], count: int = GUESS_TASKS
+) -> float:
+    """See `guess_rate`; the mode does not matter to it. An agent's answer counts only with the work that leads to it:
+    its guess is worth nothing."""
+    if domain.tools or domain.generate(Request(0, "train", "direct", levels, languages)).answer is None:
         return 0.0
-    return guess_rate(tasks_of(domain, mode, GUESS_TASKS, levels, languages, start=10**6))
+    return guess_rate(tasks_of(domain, "direct", count, levels, languages, start=10**6))
 
 
 def allowance(domain: Domain, player: KnowsNothing, rate: float, count: int) -> float:

@@ -35,7 +35,7 @@ def bench():
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
     """Writes a module of the user's and stands beside it; a name of its own for each test. Few tasks, to be quick."""
-    monkeypatch.setattr(own, "TASKS", 8)
+    monkeypatch.setattr(own, "TASKS", 4)
     name = f"mine_{abs(hash(tmp_path))}"
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -84,7 +84,7 @@ def test_a_broken_grader_is_found(tmp_path, monkeypatch):
         return found[-1] if found else FormatError("no_answer", "")
 
     monkeypatch.setattr("specialists.boxed.boxed_answer", last_box)
-    result, record = audit("--area", "math")
+    result, record = audit("--case", "math/")
     assert result.exit_code == 1
     paid = [case for case in record["cases"] if not case["ok"] and not case["honest"]]
     assert paid and all(case["paid"] > 0 and case["sample"] for case in paid)
@@ -94,7 +94,7 @@ def test_a_broken_grader_is_found(tmp_path, monkeypatch):
 def test_a_grader_that_refuses_what_is_right_is_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("specialists.math.grade_math", lambda *arguments: Verdict(False, "never"))
-    result, record = audit("--area", "math")
+    result, record = audit("--case", "math/")
     assert result.exit_code == 1
     assert record["summary"]["exploits_paid"] == 0 and record["summary"]["false_negative_rate"] > 0.9
 
@@ -263,6 +263,12 @@ DOMAIN = """
 
     class Nothing:
         name = "nothing"
+
+    class NoTasks(Math):
+        name = "none"
+
+        def generate(self, request):
+            raise KeyError(request.mode)
 """
 
 
@@ -286,6 +292,7 @@ def test_own_environment(mine):
         (["--reward", "nowhere:f"], "cannot import"),
         (["--reward", "json:dumps", "--environment", "json:dumps"], "two targets"),
         (["--environment", "MINE:Nothing"], "has no kind, families"),
+        (["--environment", "MINE:NoTasks"], "generate raised KeyError"),
         (["--environment", "MINE:Missing"], "has no class 'Missing'"),
         (["--data", "tasks.jsonl"], "there is no --reward"),
         (["--floor", "0.5"], "built-in floors are fixed"),
