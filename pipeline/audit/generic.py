@@ -76,7 +76,7 @@ FLOODS: tuple[KnowsNothing, ...] = (
     _text("lists itself to death", "[" * 20_000),
     _text("backtracking", "a" * 5_000 + "!" + " " * 5_000 + "(" * 2_000),
 )
-"""Long texts, for a few tasks: what they break, they break at once."""
+"""Long texts, for a task or two: what they break, they break at once."""
 
 TRUTHS: tuple[KnowsNothing, ...] = (
     KnowsNothing("the truth in a box", lambda task, results: say(rf"\boxed{{{task.answer}}}", task.mode)),

@@ -32,7 +32,7 @@ from specialists.base import Domain
 
 T = TypeVar("T")
 
-TASKS, FLOOD_TASKS = 24, 3
+TASKS, FLOOD_TASKS = 24, 1
 """Tasks of each mode that a policy, and one that writes very much, is played against."""
 GUESS_TASKS = 300
 """Tasks behind a guess rate."""
