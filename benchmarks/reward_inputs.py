@@ -25,9 +25,13 @@ EXPRESSION = (
 """Decided by exact arithmetic on expressions."""
 
 FUNCTION = (
-    (r"2\sin(x)\cos(x)", r"\sin(2x)"), (r"\cos^2(x)", r"1-\sin^2(x)"), (r"\sin(x)\cos(x)", r"\sin(2x)"),
-    (r"\sqrt{5+2\sqrt{6}}", r"\sqrt{2}+\sqrt{3}"), (r"\log_2(x)", r"\frac{\ln x}{\ln 2}"), (r"\cos(x)", r"\sin(x)"),
-)  # fmt: skip
+    (r"2\sin(x)\cos(x)", r"\sin(2x)"),
+    (r"\cos^2(x)", r"1-\sin^2(x)"),
+    (r"\cos(2x)", r"1-2\sin^2(x)"),
+    (r"\sqrt{5+2\sqrt{6}}", r"\sqrt{2}+\sqrt{3}"),
+    (r"\log_2(x)", r"\frac{\ln x}{\ln 2}"),
+    (r"\sin(x+\pi)", r"-\sin(x)"),
+)
 """Only sympy can tell: compared in the killable child."""
 
 HONEST = (
