@@ -26,6 +26,11 @@ _BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufe00-\uf
 _UNSEEN = frozenset(("Cc", "Cf", "Cs"))
 _LINE_ENDS = {"\u2028": "\n", "\u2029": "\n", "\x85": "\n", "\r": "\n", "\x0b": "\n", "\x0c": "\n"}
 
+MAX_NESTING = 8
+"""Tokens within tokens are taken away so deep; in a text that nests deeper every bracket becomes a round one, as each
+pass reads it whole."""
+_ROUND = str.maketrans("<>[]", "()()")
+
 
 def sanitise(text: str, nonce: str = "") -> str:
     """`text` without control tokens, invisible characters, lone surrogates and the marks of the nonce (until nothing is
@@ -33,13 +38,14 @@ def sanitise(text: str, nonce: str = "") -> str:
     """
     text = visible(text)
     marks = re.compile(rf"\[\s*/?\s*{re.escape(nonce)}\s*\]", re.IGNORECASE) if nonce else None
-    while True:
+    for _ in range(MAX_NESTING):
         cleaned = _SPECIAL.sub(" ", text)
         if marks is not None:
             cleaned = marks.sub(" ", cleaned)
         if cleaned == text:
             return _CLOSES.sub(" >", _OPENS.sub("< ", text)).strip()
         text = cleaned
+    return text.translate(_ROUND).strip()
 
 
 def visible(text: str) -> str:

@@ -141,3 +141,9 @@ def test_different_rubrics_have_different_keys(one, other):
         return cache_key("j", SHORT_TEMPLATE, question, answer, (Criterion("c", text),), Sampling(), 0)
 
     assert (key(one) == key(other)) == (one == other)
+
+
+@pytest.mark.parametrize("text", ["[5f3a" * 5000 + "]" * 5000, "<|" * 5000 + "x" + "|>" * 5000])
+def test_marks_nested_without_end_are_taken_apart_in_a_few_passes(text):
+    cleaned = sanitise(text, "5f3a")
+    assert not set(cleaned) & set("<>[]")
