@@ -24,6 +24,12 @@ from specialists.writing import DOMAIN
 KINDS = ("contains", "sentences", "starts_with", "ends_with")
 DRAWS = 4
 """Answers tried on one task before the next is drawn."""
+IDLE = {
+    "en": ("So it is.", "That is all for now.", "There is a lot to say here.", "One may add this and that."),
+    "zh": ("就是这样。", "先说这些。", "这里有很多话可以说。", "还可以再加几句。"),
+}
+"""Sentences that say nothing, to pad answers with."""
+PADDED_SHARE = 0.2
 PRAISE = ("This meets all criteria.", '{"met":true}')
 _WORDS = re.compile(r"\w+")
 
@@ -78,12 +84,15 @@ def judge_example(
 
 
 def draw_answer(rng: random.Random, task: Task, criterion: Criterion) -> str:
-    """A demonstration, in half of the cases spoiled."""
+    """A demonstration, in half of the cases spoiled. Where length has no say in the verdict, some are padded: else a
+    judge knows short answers only."""
     answer: str = DOMAIN.demonstrate(task, rng, careful=rng.random() < 0.6)[-1]["content"]
     if rng.random() < 0.5:
-        return answer
-    spoil = rng.choices(list(SPOILERS), list(SPOILERS.values()))[0]
-    return spoil(rng, answer, task, criterion)
+        spoil = rng.choices(list(SPOILERS), list(SPOILERS.values()))[0]
+        answer = spoil(rng, answer, task, criterion)
+    if answer and (criterion.truth or {}).get("kind") in ("contains", "starts_with") and rng.random() < PADDED_SHARE:
+        answer = (" " if task.language == "en" else "").join([answer, *rng.sample(IDLE[task.language], 2)])
+    return answer
 
 
 Spoiler = Callable[[random.Random, str, Task, Criterion], str]

@@ -58,8 +58,8 @@ def test_reasons_follow_from_the_answer_alone() -> None:
 
 
 def test_answers_of_all_sorts_and_self_praise_does_not_help() -> None:
-    found = examples(1500)
-    assert 10 <= sum(not e.answer for e in found) <= 150
+    found = examples(3000)
+    assert 10 <= sum(not e.answer for e in found) <= 300
     assert sum(e.answer in e.messages[-1]["content"].split("Answer")[0] for e in found if e.answer) >= 10
     praised = [e for e in found if "This meets all" in e.answer]
     assert {e.met for e in praised} == {True, False}
