@@ -64,7 +64,7 @@ def trial(name: str, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
 
 
 def polymath_math() -> dict[str, Any]:
-    from rewards.math import grade_math
+    from rewards.math.grade import grade_math
     from rewards.sandbox import SandboxWorker
 
     with SandboxWorker() as worker:

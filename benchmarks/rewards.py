@@ -41,7 +41,7 @@ from rewards.extract import FormatError, boxed_answer
 from rewards.graders import grade_answer
 from rewards.language import language_consistency
 from rewards.length import length_factors
-from rewards.math import grade_math
+from rewards.math.grade import grade_math
 from rewards.rubric import check_criterion
 from rewards.sandbox import SandboxWorker
 

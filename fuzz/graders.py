@@ -14,7 +14,7 @@ from rewards.graders import GRADERS, grade_answer, truth_problem
 from rewards.instructions import CHECKS, check_criterion, instruction_problem
 from rewards.language import LanguageScore, language_consistency
 from rewards.length import length_factors
-from rewards.math import grade_math
+from rewards.math.grade import grade_math
 from rewards.router import RewardConfig, combine_group
 from rewards.sandbox import CallResult, Job, JobResult
 from rewards.sandbox.records import Status

@@ -13,8 +13,8 @@ from fuzz.graders import BOXED
 from fuzz.target import Target, bytes_of, timed
 from pipeline.config.schema import DataConfig
 from pipeline.data import DataError, load_tasks
-from rewards.judge_prompt import SHORT_TEMPLATE, judge_prompt, shown_answer
-from rewards.judge_reply import parse_verdicts, supported
+from rewards.judge.prompt import SHORT_TEMPLATE, judge_prompt, shown_answer
+from rewards.judge.reply import parse_verdicts, supported
 from rewards.rubric import Criterion
 from rewards.types import Verdict
 from rollout.records import MODES, Attempt, Mode, Task

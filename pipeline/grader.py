@@ -19,9 +19,9 @@ from pipeline.sandboxes import open_sandbox
 from pipeline.tasks import find_domain, turn_limit
 from rewards.custom import CustomReward, CustomRewardError
 from rewards.extract import FormatError, split_thinking
-from rewards.genrm import GenRMClient, JudgeRequest, Sampling
-from rewards.judge_canaries import BUILT_IN, Canary, CanaryReport, ask_canaries, read_canaries
-from rewards.judge_prompt import INSTRUCTED_TEMPLATE, SHORT_TEMPLATE
+from rewards.judge.canaries import BUILT_IN, Canary, CanaryReport, ask_canaries, read_canaries
+from rewards.judge.client import GenRMClient, JudgeRequest, Sampling
+from rewards.judge.prompt import INSTRUCTED_TEMPLATE, SHORT_TEMPLATE
 from rewards.language import LanguageScore, language_consistency
 from rewards.router import RewardConfig, combine_group
 from rewards.rubric import RubricResult

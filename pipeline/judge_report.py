@@ -15,9 +15,9 @@ from rich.table import Table
 from pipeline.config.schema import Config
 from pipeline.errors import UsageError
 from pipeline.runs import Run, write_json
-from rewards.genrm import GenRMClient, JudgeRequest
-from rewards.judge_canaries import Canary, ask_canaries
-from rewards.judge_prompt import batches_of_criteria
+from rewards.judge.canaries import Canary, ask_canaries
+from rewards.judge.client import GenRMClient, JudgeRequest
+from rewards.judge.prompt import batches_of_criteria
 from rewards.rubric import Criterion, RubricResult, check_criterion
 from specialists.judge_data import JudgeExample
 

@@ -15,7 +15,7 @@ from pipeline.config.schema import Config
 from pipeline.errors import UsageError
 from pipeline.grader import judge_retries
 from pipeline.sources import MISSING, Row, SourceError, lookup, read_rows
-from rewards.judge_http import ChatClient, ChatError, ChatSession
+from rewards.judge.http import ChatClient, ChatError, ChatSession
 from rewards.rubric import Criterion
 from rewards.rubric_writer import TEMPLATE_SHA256, parse_rubric, prompt_sha256, rubric_format, writer_prompt
 

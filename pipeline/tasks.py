@@ -9,7 +9,7 @@ from pipeline.data import DataError, load_tasks, modes_of
 from pipeline.errors import UsageError
 from pipeline.sources import local_path
 from rewards.custom import CustomRewardError, load_function
-from rewards.judge_canaries import read_canaries
+from rewards.judge.canaries import read_canaries
 from rollout.records import MODES, Mode, Split, Task
 from rollout.seeding import rng_for
 from specialists import DOMAINS, get_domain

@@ -23,7 +23,7 @@ from rewards.exact import grade_exact, grade_ordering, grade_set, split_items
 from rewards.extract import FormatError, boxed_answer
 from rewards.instructions import check_instructions, instruction_problem
 from rewards.json_value import grade_json, json_problem
-from rewards.math import grade_math
+from rewards.math.grade import grade_math
 from rewards.qa import grade_f1, grade_qa, tokens
 from rewards.sandbox import SandboxWorker
 from rewards.types import Verdict

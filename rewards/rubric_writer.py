@@ -11,8 +11,8 @@ import hashlib
 import json
 from typing import Any, get_args
 
-from rewards.judge_reply import strict_json
-from rewards.judge_text import sanitise, shorten
+from rewards.judge.reply import strict_json
+from rewards.judge.text import sanitise, shorten
 from rewards.rubric import WEIGHTS, Criterion, Importance, rubric_problem
 
 MIN_CRITERIA, MAX_CRITERIA = 2, 20

@@ -51,7 +51,7 @@ class Allowed:
 
 ALLOWED = (
     Allowed(
-        "rewards/math_opinion.py",
+        "rewards/math/opinion.py",
         "<module>",
         "math_verify",
         "a trusted function of the sandbox: runs in the killable child alone",

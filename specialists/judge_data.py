@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rewards.judge_prompt import SHORT_TEMPLATE, JudgeTemplate, judge_prompt
-from rewards.judge_reply import JudgeVerdict
+from rewards.judge.prompt import SHORT_TEMPLATE, JudgeTemplate, judge_prompt
+from rewards.judge.reply import JudgeVerdict
 from rewards.prose import sentences as sentences_of
 from rewards.rubric import Criterion, check_criterion
 from rollout.records import MODES, Message, Split, Task

@@ -14,7 +14,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from rewards.math import grade_math
+from rewards.math.grade import grade_math
 from rewards.sandbox import SandboxWorker
 from rewards.types import Verdict
 from rollout.records import Attempt, Message, Task

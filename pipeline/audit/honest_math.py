@@ -2,7 +2,7 @@ r"""Right answers to mathematical questions, in the notations that people and mo
 
 `NOTATIONS` maps a truth, as datasets write it, to the contents of a box; `COMPLETIONS` are whole completions, for what
 stands around the box. What is refused by a rule of the grader (`3+4` for 7, a bare 50 for 50 %, an unasked-for unit)
-is no case here; those rules stand in `rewards.math_compare`.
+is no case here; those rules stand in `rewards.math.compare`.
 """
 
 from __future__ import annotations

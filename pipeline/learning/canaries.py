@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.config.schema import JudgeConfig
-from rewards.judge_canaries import CanaryReport
+from rewards.judge.canaries import CanaryReport
 
 
 class CanaryWatch:

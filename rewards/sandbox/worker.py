@@ -47,7 +47,7 @@ class SandboxWorker:
         limits: Limits = CODE_LIMITS,
         trusted_limits: Limits = TRUSTED_LIMITS,
         parallel: int = 2,
-        preload: Sequence[str] = ("rewards.math_opinion",),
+        preload: Sequence[str] = ("rewards.math.opinion",),
         trusted_paths: Sequence[str] = (),
     ):
         if parallel < 1:

@@ -6,7 +6,7 @@ from benchmarks import reward_hangs
 from benchmarks.reward_inputs import EXPRESSION, FUNCTION, HONEST, LITERAL, PROGRAM, PROGRAM_TESTS, WRONG
 from benchmarks.reward_rivals import PlainSubprocess
 from benchmarks.rewards import Contender, judged, take_turns
-from rewards.math import grade_math
+from rewards.math.grade import grade_math
 
 
 def test_inputs_are_what_their_names_say():

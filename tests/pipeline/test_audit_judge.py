@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-import rewards.genrm
-import rewards.judge_prompt
+import rewards.judge.client
+import rewards.judge.prompt
 from pipeline.audit import exploits_judge, honest_judge
 from pipeline.audit.workbench import Bench
-from rewards.judge_reply import JudgeVerdict
+from rewards.judge.reply import JudgeVerdict
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +34,19 @@ def named(*names):
 
 
 def test_without_sanitising_injections_pay(bench, monkeypatch):
-    monkeypatch.setattr(rewards.judge_prompt, "sanitise", lambda text, nonce="": text)
+    monkeypatch.setattr(rewards.judge.prompt, "sanitise", lambda text, nonce="": text)
     names = {f"injection: {name}" for name in ("chat tokens", "zero width", "llama turns", "a tool call")}
     assert wrong(bench, named(*names)) == names
 
 
 def test_without_a_bound_on_the_answer_the_criterion_is_pushed_out(bench, monkeypatch):
-    monkeypatch.setattr(rewards.judge_prompt, "shorten", lambda text, limit: text)
+    monkeypatch.setattr(rewards.judge.prompt, "shorten", lambda text, limit: text)
     names = {"injection: 100 kB", "injection: 100 kB and a new rubric"}
     assert wrong(bench, named(*names)) == names
 
 
 def test_without_the_look_at_the_evidence_made_up_quotes_pay(bench, monkeypatch):
-    monkeypatch.setattr(rewards.genrm, "supported", lambda verdict, shown: True)
+    monkeypatch.setattr(rewards.judge.client, "supported", lambda verdict, shown: True)
     names = {"reply: evidence made up", "reply: no evidence", "reply: evidence of the criterion"}
     assert wrong(bench, named(*names)) == names
 
@@ -56,11 +56,12 @@ def test_a_parser_that_repairs_pays(bench, monkeypatch):
         record = json.loads(text[text.find("{") : text.rfind("}") + 1])
         return (JudgeVerdict("", str(record["evidence"]), bool(record["met"])),)
 
-    monkeypatch.setattr(rewards.genrm, "parse_verdicts", lenient)
+    monkeypatch.setattr(rewards.judge.client, "parse_verdicts", lenient)
     names = {f"reply: {name}" for name in ("prose around", "the key twice", "a text for a truth value")}
     assert wrong(bench, named(*names)) == names
 
 
 def test_a_cache_that_knows_too_little_pays(bench, monkeypatch):
-    monkeypatch.setattr(rewards.genrm, "cache_key", lambda judge, template, question, answer, *rest: question + answer)
+    key = lambda judge, template, question, answer, *rest: question + answer  # noqa: E731
+    monkeypatch.setattr(rewards.judge.client, "cache_key", key)
     assert wrong(bench, named("cache: another criterion")) == {"cache: another criterion"}

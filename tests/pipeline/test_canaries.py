@@ -10,7 +10,7 @@ from pipeline.errors import StageError
 from pipeline.grader import Grader
 from pipeline.learning.canaries import CanaryWatch
 from pipeline.runs import read_events
-from rewards.judge_canaries import CanaryReport
+from rewards.judge.canaries import CanaryReport
 from rewards.rubric import Criterion
 from rollout.records import Attempt, Task
 from tests.pipeline.test_outage import Bench, _config

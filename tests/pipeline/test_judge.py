@@ -16,7 +16,7 @@ from pipeline.grader import judge_client
 from pipeline.judge import JudgeServer, _reached_at
 from pipeline.runs import Artifact
 from pipeline.stages.common import _refuse_policy_as_judge, free_port
-from rewards.genrm import JudgeRequest
+from rewards.judge.client import JudgeRequest
 from specialists.judge_data import judge_example
 from tests.model.tiny_models import dense_config
 

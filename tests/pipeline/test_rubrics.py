@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.config.schema import DataConfig
 from pipeline.data import load_tasks
-from rewards.judge_reply import JudgeVerdict
+from rewards.judge.reply import JudgeVerdict
 from rewards.rubric_writer import TEMPLATE_SHA256
 from tests.rewards.scripted_judge import Judge
 from tests.rewards.test_rubric_writer import FAULT, row, rubric

@@ -3,9 +3,9 @@ import time
 
 import pytest
 
-from rewards.genrm import GenRMClient, JudgeRequest
-from rewards.judge_prompt import INSTRUCTED_TEMPLATE
-from rewards.judge_reply import response_format
+from rewards.judge.client import GenRMClient, JudgeRequest
+from rewards.judge.prompt import INSTRUCTED_TEMPLATE
+from rewards.judge.reply import response_format
 from rewards.rubric import Criterion
 from tests.rewards.scripted_judge import Judge, reply
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from rewards.math import grade_math
+from rewards.math.grade import grade_math
 from rewards.sandbox import JobResult
 from rewards.sandbox.records import CallResult
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rewards.math import grade_math
+from rewards.math.grade import grade_math
 
 
 @pytest.mark.parametrize(

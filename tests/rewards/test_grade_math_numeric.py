@@ -5,12 +5,12 @@ import random
 import mpmath
 import pytest
 
-from rewards.math_answer import read
-from rewards.math_form import check, same
-from rewards.math_numeric import differ
-from rewards.math_poly import TooLarge
-from rewards.math_text import NotUnderstood
-from rewards.math_tree import Node
+from rewards.math.answer import read
+from rewards.math.form import check, same
+from rewards.math.numeric import differ
+from rewards.math.poly import TooLarge
+from rewards.math.text import NotUnderstood
+from rewards.math.tree import Node
 
 LEAVES = ["2", "3", "5", "6", "8", "12", "1/2", "0.5", "x", "y", "n", r"\pi", "e", "i", "4", "9"]
 BASES = ["2", "3", "e", "x", "4", "1/2", "6"]

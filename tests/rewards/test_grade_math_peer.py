@@ -8,7 +8,7 @@ import pytest
 from math_verify import parse, verify
 
 from rewards.extract import FormatError, Thinking, boxed_answer, split_thinking
-from rewards.math import grade_math
+from rewards.math.grade import grade_math
 
 
 def by_math_verify(answer: str, truth: str) -> bool:

@@ -6,11 +6,11 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.math import grade_math
-from rewards.math_answer import operators, read
-from rewards.math_compare import check_scalars
-from rewards.math_poly import TooLarge
-from rewards.math_text import NotUnderstood, clean
+from rewards.math.answer import operators, read
+from rewards.math.compare import check_scalars
+from rewards.math.grade import grade_math
+from rewards.math.poly import TooLarge
+from rewards.math.text import NotUnderstood, clean
 
 EXAMPLES = settings(max_examples=120, derandomize=True, deadline=None)
 rationals = st.fractions(min_value=-10_000, max_value=10_000, max_denominator=999)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from rewards.genrm import GenRMClient
-from rewards.judge_canaries import BUILT_IN, KINDS, Canary, ask_canaries, read_canaries
-from rewards.judge_text import sanitise
+from rewards.judge.canaries import BUILT_IN, KINDS, Canary, ask_canaries, read_canaries
+from rewards.judge.client import GenRMClient
+from rewards.judge.text import sanitise
 from rewards.rubric import check_criterion
 from tests.rewards.scripted_judge import Judge, answer_of, criterion_of, reply
 

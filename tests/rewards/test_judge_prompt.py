@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.judge_prompt import (
+from rewards.judge.prompt import (
     INSTRUCTED_TEMPLATE,
     SHORT_TEMPLATE,
     JudgeRequest,
@@ -17,7 +17,7 @@ from rewards.judge_prompt import (
     cache_key,
     judge_prompt,
 )
-from rewards.judge_text import sanitise, says_something, shorten, visible
+from rewards.judge.text import sanitise, says_something, shorten, visible
 from rewards.rubric import Criterion
 
 POLITE = Criterion("polite", "The answer is polite.")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.judge_reply import (
+from rewards.judge.reply import (
     JudgeVerdict,
     count_votes,
     parse_verdicts,

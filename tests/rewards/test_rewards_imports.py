@@ -5,7 +5,7 @@ CODE = """
 import pkgutil, sys, importlib, rewards
 names = [module.name for module in pkgutil.walk_packages(rewards.__path__, "rewards.")]
 for name in names:
-    if name != "rewards.math_opinion":
+    if name != "rewards.math.opinion":
         importlib.import_module(name)
 heavy = {"torch", "ray", "sympy", "math_verify", "py3langid", "pipeline", "specialists", "rollout", "model"}
 print(sorted(heavy & set(sys.modules)))

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from rewards.judge_prompt import JudgeTemplate
-from rewards.judge_reply import parse_verdicts, supported
+from rewards.judge.prompt import JudgeTemplate
+from rewards.judge.reply import parse_verdicts, supported
 from rewards.prose import sentences as sentences_of
 from rewards.rubric import check_criterion, count_sentences
 from rollout.records import Split

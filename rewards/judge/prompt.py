@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rewards.judge_reply import reply_form
-from rewards.judge_text import sanitise, shorten
+from rewards.judge.reply import reply_form
+from rewards.judge.text import sanitise, shorten
 from rewards.rubric import Criterion
 
 MAX_CRITERIA_PER_CALL = 3

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rewards.genrm import GenRMClient, JudgeRequest
+from rewards.judge.client import GenRMClient, JudgeRequest
 from rewards.rubric import Criterion
 
 Kind = Literal["good", "bad", "master_key", "injection"]

@@ -1,4 +1,4 @@
-r"""The exact value of a scalar tree, as a quotient of two polynomials (`math_poly`), and whether two are the same.
+r"""The exact value of a scalar tree, as a quotient of two polynomials (`poly`), and whether two are the same.
 
 Three answers: same, different, or None where the value has a part that this arithmetic cannot take apart (a sine, a
 root of a sum, a power that would fill the memory). Roots and powers with symbols mean their real principal branch:
@@ -11,10 +11,10 @@ from fractions import Fraction
 from math import comb, factorial
 from typing import NamedTuple
 
-from rewards import math_poly as polynomials
-from rewards.math_poly import Budget, Poly, Rational, TooLarge, constant, letter, multiply, plain, rational_of
-from rewards.math_text import NotUnderstood
-from rewards.math_tree import Node
+from rewards.math import poly as polynomials
+from rewards.math.poly import Budget, Poly, Rational, TooLarge, constant, letter, multiply, plain, rational_of
+from rewards.math.text import NotUnderstood
+from rewards.math.tree import Node
 
 MAX_FACTORIAL = 300
 MAX_ROOT = 60

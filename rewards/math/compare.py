@@ -20,9 +20,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from rewards.math_answer import CURRENCIES
-from rewards.math_form import check, proportional, rational, same
-from rewards.math_tree import MAX_SCIENTIFIC_EXPONENT, Node, number
+from rewards.math.answer import CURRENCIES
+from rewards.math.form import check, proportional, rational, same
+from rewards.math.tree import MAX_SCIENTIFIC_EXPONENT, Node, number
 
 Same = Callable[[Node, Node], bool | None]
 STRUCTURES = frozenset({"group", "union", "matrix", "row", "relation", "measure", "percent", "based", "word"})

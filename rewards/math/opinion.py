@@ -10,12 +10,12 @@ from __future__ import annotations
 import sympy
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-from rewards.math_answer import read
-from rewards.math_compare import compare
-from rewards.math_form import same
-from rewards.math_poly import TooLarge
-from rewards.math_text import NotUnderstood
-from rewards.math_tree import Node
+from rewards.math.answer import read
+from rewards.math.compare import compare
+from rewards.math.form import same
+from rewards.math.poly import TooLarge
+from rewards.math.text import NotUnderstood
+from rewards.math.tree import Node
 
 _CONFIGURATION = (LatexExtractionConfig(), ExprExtractionConfig())
 _CONSTANTS = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "oo": sympy.oo}

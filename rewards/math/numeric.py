@@ -11,8 +11,8 @@ import cmath
 import math
 from collections.abc import Callable, Mapping
 
-from rewards.math_compare import CONSTANT_NAMES, symbols
-from rewards.math_tree import Node
+from rewards.math.compare import CONSTANT_NAMES, symbols
+from rewards.math.tree import Node
 
 GAP = 1e-6
 MAX_CANCELLATION = 1e7

@@ -8,11 +8,11 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from rewards.judge_reply import JudgeVerdict, parse_verdicts
+from rewards.judge.reply import JudgeVerdict, parse_verdicts
 
 
 class JudgeCache:
-    """A map from `judge_prompt.cache_key` to the verdict of one criterion. Not for use from two threads at once.
+    """A map from `prompt.cache_key` to the verdict of one criterion. Not for use from two threads at once.
 
     A file that cannot be read or written (a full disk) costs nothing but the verdicts that it would have saved.
     """

@@ -1,31 +1,31 @@
 r"""Mathematics: is this final answer the truth?
 
-Three opinions. The first is ours and exact (`math_answer` reads both texts to trees by an allow-list, `math_compare`
-and `math_form` compare them in rational arithmetic with bounded exponents); where it decides, nobody else is asked.
+Three opinions. The first is ours and exact (`answer` reads both texts to trees by an allow-list, `compare`
+and `form` compare them in rational arithmetic with bounded exponents); where it decides, nobody else is asked.
 Only for what it leaves open (a sine, a nested root) are sympy, on the same trees, and Math-Verify, on the texts, asked
 inside the killable child: both can hang in a way that only SIGKILL ends, and sympy's string parsers run code.
 
 An answer is refused before any comparison for being unfinished work: an operator or function that the truth does
 without (`\sum`, `\int`, `\binom`, `!`, `\sin`), arithmetic on plain numbers where the truth has none (`3+4` for 7), a
 relation where the truth is none, several answers for one, or the question's own expression. The conventions (percent,
-units, order, equations) stand in `math_compare`.
+units, order, equations) stand in `compare`.
 """
 
 from __future__ import annotations
 
 import re
 
-from rewards.math_answer import CURRENCIES, operators, read, relation_count
-from rewards.math_compare import STRUCTURES, as_set, carried_out, check_scalars, compare, symbols, unevaluated
-from rewards.math_form import same
-from rewards.math_numeric import differ
-from rewards.math_poly import TooLarge
-from rewards.math_text import MAX_CHARS, NotUnderstood, clean, squeeze, tokenize
-from rewards.math_tree import FUNCTIONS, Node
+from rewards.math.answer import CURRENCIES, operators, read, relation_count
+from rewards.math.compare import STRUCTURES, as_set, carried_out, check_scalars, compare, symbols, unevaluated
+from rewards.math.form import same
+from rewards.math.numeric import differ
+from rewards.math.poly import TooLarge
+from rewards.math.text import MAX_CHARS, NotUnderstood, clean, squeeze, tokenize
+from rewards.math.tree import FUNCTIONS, Node
 from rewards.sandbox import Job, SandboxWorker
 from rewards.types import Verdict
 
-OPINION = "rewards.math_opinion:compare_texts"
+OPINION = "rewards.math.opinion:compare_texts"
 _MIN_ECHO = 4
 """Characters from which an expression found in the question counts as copied."""
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rewards.judge_text import says_something
+from rewards.judge.text import says_something
 
 FIELDS = ("reason", "evidence", "met")
 MAX_REPLY_CHARS = 20_000

@@ -1,4 +1,4 @@
-r"""Tokens of one scalar expression to a tree. Nothing is evaluated; `math_form` gives the tree its value.
+r"""Tokens of one scalar expression to a tree. Nothing is evaluated; `form` gives the tree its value.
 
 The grammar is the school's: sums, products (also unwritten), quotients, powers, roots, a few functions. `1/2x` is
 (1/2)·x, read from the left; `x^10` is the tenth power; `1 3/4` and `1\frac{3}{4}` are mixed numbers.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from rewards.math_text import NotUnderstood, Token
+from rewards.math.text import NotUnderstood, Token
 
 MAX_DEPTH = 24
 MAX_SCIENTIFIC_EXPONENT = 30
@@ -42,7 +42,7 @@ _FACTORS = FUNCTIONS | GREEK | CONSTANTS.keys() | {"sqrt", "cbrt", "frac", "bino
 @dataclass(frozen=True)
 class Node:
     """A tree. Scalars: number, symbol, neg, add, mul, div, pow, root, mixed, call, factorial, binom. Structures (built
-    by `math_answer`): group, union, matrix, relation, measure, percent, based, word. `text` is a name, an operator or
+    by `answer`): group, union, matrix, relation, measure, percent, based, word. `text` is a name, an operator or
     the brackets; `value` the value of a number."""
 
     kind: str

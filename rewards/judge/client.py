@@ -1,7 +1,7 @@
 """The generative reward model: a rubric judged criterion by criterion, with votes, checked evidence and a cache.
 
 A server that fails, answers garbage or takes too long makes a result invalid with the reason; it never costs the policy
-a point. The prompt is in `rewards.judge_prompt`, the reply in `rewards.judge_reply`, the wire in `rewards.judge_http`.
+a point. The prompt is in `rewards.judge.prompt`, the reply in `rewards.judge.reply`, the wire in `rewards.judge.http`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rewards.judge_cache import JudgeCache
-from rewards.judge_http import ChatClient, ChatError, ChatSession, Usage
-from rewards.judge_prompt import (
+from rewards.judge.cache import JudgeCache
+from rewards.judge.http import ChatClient, ChatError, ChatSession, Usage
+from rewards.judge.prompt import (
     DEFAULT_SAMPLING,
     MAX_CRITERIA_PER_CALL,
     SHORT_TEMPLATE,
@@ -27,8 +27,8 @@ from rewards.judge_prompt import (
     judge_prompt,
     shown_answer,
 )
-from rewards.judge_reply import JudgeVerdict, count_votes, parse_verdicts, response_format, supported
-from rewards.judge_text import sanitise, says_something
+from rewards.judge.reply import JudgeVerdict, count_votes, parse_verdicts, response_format, supported
+from rewards.judge.text import sanitise, says_something
 from rewards.rubric import Criterion, CriterionResult, RubricResult, check_criterion, combine_criteria, rubric_problem
 
 __all__ = ["GenRMClient", "JudgeRequest", "JudgeTemplate", "Sampling"]
@@ -42,7 +42,7 @@ class _Vote:
 
 
 class GenRMClient:
-    """A judge at `base_url` that serves `model`; see `rewards.judge_http.ChatClient` for timeout, deadline, retries and
+    """A judge at `base_url` that serves `model`; see `rewards.judge.http.ChatClient` for timeout, deadline, retries and
     concurrency.
 
     `votes` judgements are drawn per criterion with different seeds and another order of criteria, and the majority

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from rewards.math_text import MAX_TRUTH_CHARS, NotUnderstood, Token, clean, tokenize
-from rewards.math_tree import FUNCTIONS, NAMES, UNEVALUATED, Node, number, parse_expression
+from rewards.math.text import MAX_TRUTH_CHARS, NotUnderstood, Token, clean, tokenize
+from rewards.math.tree import FUNCTIONS, NAMES, UNEVALUATED, Node, number, parse_expression
 
 MAX_NESTING = 4
 MAX_ITEMS = 60
