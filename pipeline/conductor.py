@@ -262,6 +262,11 @@ def _refuse_bad_files(plan: Plan, config: Config) -> None:
         from pipeline.own_texts import check_texts
 
         check_texts(config.sparsify.data)
+    if config.judge.data is not None and "judge" in ahead:
+        from pipeline.own_labels import read_labels
+
+        for split in ("train", "heldout"):
+            read_labels(config.judge.data, split)
     own = any(domain.data is not None or domain.reward is not None for domain in config.domains.values())
     if own and any(spec.tries for spec in STAGES if spec.name in ahead):
         from pipeline.tasks import check_own

@@ -81,7 +81,7 @@ def calibrate(client: GenRMClient, examples: Sequence[JudgeExample], canaries: S
     truth = [example.met for example in examples]
     kinds: dict[str, list[bool]] = {}
     for example, verdict in zip(examples, met, strict=True):
-        kinds.setdefault(str((example.criterion.truth or {}).get("kind")), []).append(verdict == example.met)
+        kinds.setdefault(str((example.criterion.truth or {}).get("kind", "own")), []).append(verdict == example.met)
     report = {
         "agreement": _share([a == b for a, b in zip(met, truth, strict=True)]),
         "n": len(met),

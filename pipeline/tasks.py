@@ -144,7 +144,16 @@ def check_own(config: Config, splits: Sequence[Split]) -> None:
 
 
 def judge_lessons(config: Config, split: Split, count: int) -> list[JudgeExample]:
-    """The judge's lessons of the writing domain's levels and languages: equal arguments, equal lessons."""
+    """What the judge learns from or is measured on: the first `count` of the user's own triples, or generated ones."""
+    if config.judge.data is None:
+        return generated_lessons(config, split, count)
+    from pipeline.own_labels import read_labels
+
+    return read_labels(config.judge.data, split)[:count]
+
+
+def generated_lessons(config: Config, split: Split, count: int) -> list[JudgeExample]:
+    """Lessons of the writing domain's levels and languages: equal arguments, equal lessons."""
     writing = config.domains.get("writing")
     levels = tuple(writing.levels) if writing else (1,)
     languages = tuple(writing.languages) if writing else ("en",)

@@ -196,6 +196,16 @@ class DistillConfig:
 
 
 @dataclass
+class LabelDataConfig:
+    """Own labelled triples for the judge: a JSONL or Parquet file, or the name of a `datasets` dataset."""
+
+    train: str = ""  #: file (.jsonl, .parquet), folder of `save_to_disk`, or dataset name
+    heldout: str | None = None  #: the same for measuring agreement; null = a tenth of train's questions, by their hash
+    split: str = "train"  #: split of a named dataset
+    subset: str | None = None  #: configuration of a named dataset
+
+
+@dataclass
 class JudgeConfig:
     base_url: str | None = None  #: an OpenAI-compatible server; null = the judge that this run trains and serves
     model: str = "judge"  #: name of the model that requests ask for
@@ -214,8 +224,9 @@ class JudgeConfig:
     concurrency: int = 32  #: requests under way at once
     timeout_s: float = 120.0  #: seconds for one request, retries included
     steps: int = 200  #: training steps of the embedded judge
-    examples: int = 12000  #: labelled triples it is trained on
-    heldout: int = 400  #: triples behind the reported agreement
+    data: LabelDataConfig | None = None  #: own labelled triples; null = generated ones about the writing tasks
+    examples: int = 12000  #: labelled triples it is trained on, at most
+    heldout: int = 400  #: triples behind the reported agreement, at most
     min_agreement: float = 0.85  #: below this the judge is not used and the run stops
     batch_tokens: int = 8192  #: tokens of one packed batch
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)  #: optimizer of the embedded judge

@@ -334,6 +334,8 @@ def _check_between(config: Config) -> Iterator[Finding]:
 
 def _check_judge(config: Config) -> Iterator[Finding]:
     judge, endpoint = config.judge, "judge.base_url"
+    if judge.data is not None and not judge.data.train:
+        yield ("judge.data.train",), "must name a file, folder or dataset.", None
     if judge.base_url is not None:
         return
     if judge.criteria_per_call > 1:

@@ -28,6 +28,9 @@ def own_files(spec: StageSpec, config: Config) -> dict[str, Path]:
     if spec.name == "sparsify" and texts is not None:
         files["sparsify.data.train"] = local_path(texts.train)
         files["sparsify.data.heldout"] = local_path(texts.heldout or "")
+    if spec.name == "judge" and config.judge.data is not None:
+        files["judge.data.train"] = local_path(config.judge.data.train)
+        files["judge.data.heldout"] = local_path(config.judge.data.heldout or "")
     for name, domain in config.domains.items():
         if not (domain.enabled and spec.tries):
             continue

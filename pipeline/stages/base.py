@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.stages import StageContext, StageResult
 from pipeline.stages.common import artifact, device, text_run, threads
-from pipeline.tasks import domain_mixes, judge_lessons
+from pipeline.tasks import domain_mixes, generated_lessons
 from pipeline.text_worker import TextSpec
 from specialists.corpus import Document, documents
 
@@ -114,7 +114,7 @@ def _counted(made: Iterable[Document], bar: object) -> Iterator[Document]:
 
 
 def _lessons(config: Config) -> Iterator[str]:
-    for lesson in judge_lessons(config, "train", TOKENIZER_LESSONS):
+    for lesson in generated_lessons(config, "train", TOKENIZER_LESSONS):
         yield lesson.messages[-1]["content"]
         yield lesson.target
 

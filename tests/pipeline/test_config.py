@@ -204,6 +204,9 @@ FREE_NUMBERS: set[str] = set()
 FREE_TEXTS = {
     "judge.cache",
     "judge.canaries",
+    "judge.data.train",  # looked at before the first stage
+    "judge.data.heldout",
+    "judge.data.subset",
     "model.path",  # looked at before the first stage
     "sparsify.data.train",  # the same
     "sparsify.data.heldout",
