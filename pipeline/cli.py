@@ -12,7 +12,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Polymath: train specialists, distil them into one model, and finish it with one mixed GRPO stage.",
     epilog="New here? `pipeline doctor` looks at the machine, `pipeline run all --preset smoke` runs every stage in "
-    "minutes.\n\nExit codes: 0 ok, 2 usage, 3 resources, 4 a stage failed, 130 interrupted.",
+    "minutes.\n\nExit codes: 0 ok, 1 an audit found something, 2 usage, 3 resources, 4 a stage failed, 130 "
+    "interrupted.",
 )
 app.command(epilog="For example: pipeline run all --preset smoke, or pipeline run grpo grpo.steps=10.")(running.run)
 app.command()(running.plan)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.audit import probing
@@ -41,16 +40,16 @@ DEADLINE_S = 30.0
 DOOR = ("name", "kind", "families", "tools", "max_turns", "generate", "demonstrate", "environment", "grade")
 
 
-def reward_tasks(data: Path | None) -> list[Task]:
+def reward_tasks(data: DataConfig | None) -> list[Task]:
     """The tasks that a reward function is tried on: of a file, or sums of the `math` domain."""
     if data is None:
         tasks = tasks_of(get_domain("math"), "direct", TASKS, (1, 2), ("en",))
     else:
-        tasks = [task.in_mode("direct") for task in load_tasks(DataConfig(train=str(data)), "own", "train")[:TASKS]]
+        tasks = [task.in_mode("direct") for task in load_tasks(data, "own", "train")[:TASKS]]
     return [replace(task, domain=OWN_REWARD) for task in tasks]
 
 
-def audit_reward(path: str, data: Path | None, floor: float, tick: Tick) -> tuple[Report, str]:
+def audit_reward(path: str, data: DataConfig | None, floor: float, tick: Tick) -> tuple[Report, str]:
     """The report on the reward function at `path`, and the sandbox's tier. `floor` is what knowing nothing may earn.
 
     Raises:

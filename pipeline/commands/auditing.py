@@ -31,6 +31,10 @@ def audit_rewards(
     data: Annotated[
         Path | None, typer.Option("--data", help="Your tasks for --reward, JSONL or Parquet; without it, sums.")
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", help="FIELD=NAME: column of --data that holds a task's field; may be repeated."),
+    ] = None,
     environment: Annotated[
         str | None, typer.Option("--environment", help="Audit your own domain class: module:Class.")
     ] = None,
@@ -48,6 +52,8 @@ def audit_rewards(
         raise UsageError("--area and --case choose among the built-in cases; they do not go with your own target.")
     if data is not None and reward is None:
         raise UsageError("--data gives the tasks of --reward; there is no --reward.")
+    if column and data is None:
+        raise UsageError("--column names columns of --data; there is no --data.")
     if floor is not None and not (reward or environment):
         raise UsageError("--floor is for --reward and --environment; the built-in floors are fixed.")
     if json_file is not None and not json_file.absolute().parent.is_dir():
@@ -55,7 +61,9 @@ def audit_rewards(
     from pipeline.audit import builtin, own
     from pipeline.audit.report import print_report, report_json
     from pipeline.audit.workbench import Bench
+    from pipeline.config.schema import DataConfig
 
+    tasks = DataConfig(train=str(data), columns=_columns(column or [])) if data is not None else None
     columns = (TextColumn("auditing"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     total = None if reward or environment else builtin.size(area or [], case or [])
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -65,7 +73,7 @@ def audit_rewards(
             progress.update(bar, advance=1, description=what[:40])
 
         if reward is not None:
-            report, tier = own.audit_reward(reward, data, floor or 0.0, tick)
+            report, tier = own.audit_reward(reward, tasks, floor or 0.0, tick)
         elif environment is not None:
             report, tier = own.audit_environment(environment, floor, tick)
         else:
@@ -77,3 +85,11 @@ def audit_rewards(
         json_file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if not report.ok:
         raise typer.Exit(EXIT_PAID)
+
+
+def _columns(pairs: list[str]) -> dict[str, str]:
+    """Field of a task -> column, of `FIELD=NAME`."""
+    for pair in pairs:
+        if not all(pair.partition("=")):
+            raise UsageError(f"--column {pair}: expected FIELD=NAME, such as prompt=question.")
+    return dict(pair.split("=", 1) for pair in pairs)

@@ -221,12 +221,12 @@ def test_own_reward_that_hangs_is_left(mine, monkeypatch):
 
 def test_own_reward_on_own_data(mine, tmp_path):
     words = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen")
-    rows = [{"prompt": f"Say {word}.", "answer": word} for word in words]
+    rows = [{"asked": f"Say {word}.", "answer": word} for word in words]
     (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     name = mine(GAMEABLE)
-    result, record = audit("--reward", f"{name}:strict", "--data", "tasks.jsonl")
+    result, record = audit("--reward", f"{name}:strict", "--data", "tasks.jsonl", "--column", "prompt=asked")
     assert result.exit_code == 0, result.output
-    result, record = audit("--reward", f"{name}:contains", "--data", "tasks.jsonl")
+    result, record = audit("--reward", f"{name}:contains", "--data", "tasks.jsonl", "--column", "prompt=asked")
     assert result.exit_code == 1
     assert "echo of the prompt" in {row["policy"] for row in record["policies"] if not row["ok"]}
 
@@ -295,6 +295,8 @@ def test_own_environment(mine):
         (["--environment", "MINE:NoTasks"], "generate raised KeyError"),
         (["--environment", "MINE:Missing"], "has no class 'Missing'"),
         (["--data", "tasks.jsonl"], "there is no --reward"),
+        (["--column", "prompt=asked"], "there is no --data"),
+        (["--reward", "MINE:World", "--data", "nowhere.jsonl", "--column", "prompt"], "expected FIELD=NAME"),
         (["--floor", "0.5"], "built-in floors are fixed"),
         (["--reward", "MINE:World", "--data", "nowhere.jsonl"], "nowhere.jsonl"),
     ],
