@@ -235,7 +235,9 @@ class _Conductor:
 _SIGNS_OF_A_FULL_DISK = (
     "No space left on device",
     "Disk quota exceeded",
-    "PytorchStreamWriter failed writing file",  # torch does not say why
+    # torch does not say why: as it writes, or as it finds that less is written than it thought.
+    "PytorchStreamWriter failed writing file",
+    "unexpected pos",
 )
 
 
