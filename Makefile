@@ -21,7 +21,7 @@ lint: setup
 	$(BIN)/python scripts/check_execution.py
 
 test: lint
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+	@bash scripts/test.sh $(ARGS)
 
 fuzz: setup
 	$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install -q -e ".[fuzz]"
