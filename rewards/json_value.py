@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from rewards.strict_json import distinct_names, no_constant
 from rewards.types import Verdict
 
 MAX_CHARS = 20_000
@@ -42,8 +43,8 @@ def parse_json(text: str) -> Any:
     try:
         value = json.loads(
             body,
-            object_pairs_hook=_object,
-            parse_constant=_no_constant,
+            object_pairs_hook=distinct_names,
+            parse_constant=no_constant,
             parse_float=_number,
             parse_int=lambda digits: int(_number(digits)),
         )
@@ -76,17 +77,6 @@ def json_problem(truth: Any) -> str | None:
     except (TypeError, ValueError, RecursionError) as error:
         return f"expected a JSON value, got {truth!r:.60}: {error}"
     return None
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise NotJson("a key stands in an object twice")
-    return found
-
-
-def _no_constant(name: str) -> None:
-    raise NotJson(f"{name} is no JSON number")
 
 
 def _number(digits: str) -> Decimal:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rewards import strict_json
 from rewards.extract import THINK_CLOSE, THINK_OPEN
 from rollout.records import Mode
 
@@ -53,10 +54,8 @@ def parse_tool_call(turn: str, mode: Mode) -> ToolCall | None:
     if rest.strip():
         raise ToolCallError("nothing may follow a tool call")
     try:
-        call = json.loads(body, parse_constant=_no_constant, object_pairs_hook=_no_repetition)
-        # A lone surrogate (`"\\ud800"`) parses, and breaks the first thing that encodes it.
-        json.dumps(call, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
+        call = strict_json.loads(body)
+    except ValueError as error:
         raise ToolCallError(f"the tool call is not JSON: {error}") from error
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         raise ToolCallError("the tool call needs a 'name'")
@@ -64,15 +63,3 @@ def parse_tool_call(turn: str, mode: Mode) -> ToolCall | None:
     if not isinstance(arguments, dict):
         raise ToolCallError("'arguments' must be an object")
     return ToolCall(call["name"], arguments)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number of JSON")
-
-
-def _no_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Which of two equal names counts is a matter of taste among readers of JSON."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return found

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewards.judge.text import says_something
+from rewards.strict_json import loads
 
 FIELDS = ("reason", "evidence", "met")
 MAX_REPLY_CHARS = 20_000
@@ -64,26 +65,11 @@ def _verdict(record: Any) -> JudgeVerdict | None:
 
 
 def strict_json(text: str) -> Any:
-    """The one JSON value that `text` is, white space around it apart; None where it is none, has a key twice, NaN or
-    infinity, nests deeper than the interpreter can follow, or has characters that are no text (lone surrogates).
-    """
+    """The one JSON value that `text` is (`strict_json.loads`), white space around it apart; None where it is none."""
     try:
-        value = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except (ValueError, RecursionError):
+        return loads(text)
+    except ValueError:
         return None
-    return value
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        raise ValueError("a key comes twice")
-    return record
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def supported(verdict: JudgeVerdict, shown: str) -> bool:
