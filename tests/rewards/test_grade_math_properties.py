@@ -127,17 +127,26 @@ def test_no_text_raises_anything_but_its_error(text):
         assert verdict.correct in (True, False, None) and verdict.reason
 
 
+LIMIT_S = 5.0
+"""Ten times what the worst takes on an idle machine without tracing: no speed is measured here, only that nothing
+explodes."""
+
+
+def cpu_seconds(answer: str, truth: str) -> float:
+    started = time.thread_time()
+    grade_math(answer, truth, None)
+    return time.thread_time() - started
+
+
 @settings(max_examples=40, derandomize=True, deadline=None)
 @given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=6).map("".join), st.integers(1, 10_000))
 def test_no_text_takes_long(piece, length):
     text = (piece * length)[:length]
     for answer, truth in ((text, "7"), (text[:200], r"x+\sqrt{2}"), ("x+1", text[:2000])):
-        started = time.perf_counter()
-        grade_math(answer, truth, None)
-        assert time.perf_counter() - started < 0.5, (answer, truth)
+        assert cpu_seconds(answer, truth) < LIMIT_S, (answer, truth)
 
 
-def test_the_worst_that_was_thought_of_takes_no_longer_than_half_a_second():
+def test_the_worst_that_was_thought_of_takes_no_longer():
     worst = [
         "(a+b+c+d)^{40}", "(a+b)^{40}(c+d)^{40}(f+g)^{40}", "((a+b)^{9}+c)^{9}",
         r"\sqrt{999999999989}x",
@@ -148,6 +157,4 @@ def test_the_worst_that_was_thought_of_takes_no_longer_than_half_a_second():
     ]  # fmt: skip
     for text in worst:
         for answer, truth in ((text, "x+1"), (text, text + "+1"), ("x+1", text)):
-            started = time.perf_counter()
-            grade_math(answer, truth, None)
-            assert time.perf_counter() - started < 0.5, (answer, truth)
+            assert cpu_seconds(answer, truth) < LIMIT_S, (answer, truth)
