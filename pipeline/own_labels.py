@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config.schema import LabelDataConfig
-from pipeline.data import HELDOUT_ONE_IN, DataError
+from pipeline.data import DataError, is_held_out
 from pipeline.sources import Row, SourceError, read_rows
 from rewards.judge.prompt import SHORT_TEMPLATE, judge_prompt, shown_answer
 from rewards.judge.reply import JudgeVerdict, supported
@@ -41,7 +41,7 @@ def read_labels(data: LabelDataConfig, split: Split) -> list[JudgeExample]:
         problem = _problem(row.values)
         if problem:
             problems.append(f"{row.where}: {problem}")
-        elif data.heldout is not None or _is_heldout(row.values["question"]) == (split == "heldout"):
+        elif data.heldout is not None or is_held_out(" ".join(row.values["question"].split())) == (split == "heldout"):
             lessons.append(_lesson(row))
     if not lessons and not problems:
         problems.append(f"{source}: no triple is {split}; give more, or a file of their own in judge.data.heldout")
@@ -85,8 +85,3 @@ def _lesson(row: Row) -> JudgeExample:
     nonce = hashlib.blake2b(repr((question, answer, criterion.text)).encode(), digest_size=2).hexdigest()
     messages = judge_prompt(question, answer, (criterion,), nonce, SHORT_TEMPLATE)
     return JudgeExample(tuple(messages), question, _verdict(values), criterion, answer, (criterion,))
-
-
-def _is_heldout(question: str) -> bool:
-    digest = hashlib.blake2b(" ".join(question.split()).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % HELDOUT_ONE_IN == 0

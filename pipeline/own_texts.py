@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from itertools import islice
 
 from pipeline.config.schema import TextDataConfig
-from pipeline.data import HELDOUT_ONE_IN, SHOWN, DataError
+from pipeline.data import SHOWN, DataError, is_held_out
 from pipeline.sources import MISSING, SourceError, lookup, stream_rows
 from rollout.records import Split
 
@@ -36,8 +35,7 @@ def read_texts(data: TextDataConfig, split: Split) -> Iterator[str]:
         yield from _texts(data.heldout if split == "heldout" else data.train, data)
         return
     for text in _texts(data.train, data):
-        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-        if (int.from_bytes(digest, "big") % HELDOUT_ONE_IN == 0) == (split == "heldout"):
+        if is_held_out(text) == (split == "heldout"):
             yield text
 
 
