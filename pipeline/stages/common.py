@@ -143,10 +143,7 @@ def start_grader(context: StageContext, domains: Sequence[str]) -> Iterator[Hand
             if url is None:
                 _refuse_policy_as_judge(context)
                 checkpoint = str(input_path(context, "judge", "checkpoint"))
-                judge = context.runtime.spawn(
-                    JudgeServer, checkpoint, config.judge.model, device(config), 1, free_port(), config.judge.host,
-                    name="judge", num_cpus=0.1,
-                )  # fmt: skip
+                judge = spawn_judge(context, checkpoint, 1)
                 url = judge.call("url").result(config.runtime.start_deadline_s)
         grader = context.runtime.spawn(Grader, config, url, name="grader", num_cpus=0.1)
         yield grader
@@ -154,6 +151,15 @@ def start_grader(context: StageContext, domains: Sequence[str]) -> Iterator[Hand
         for handle in (grader, judge):
             if handle is not None:
                 handle.stop()
+
+
+def spawn_judge(context: StageContext, checkpoint: str, threads: int) -> Handle:
+    """The server of a judge's checkpoint; its method `url` tells where it answers."""
+    config = context.config
+    return context.runtime.spawn(
+        JudgeServer, checkpoint, config.judge.model, device(config), threads, free_port(), config.judge.host,
+        name="judge", num_cpus=0.1,
+    )  # fmt: skip
 
 
 def each_in_parallel(items: Sequence[T], work: Callable[[T, int], None], workers: int) -> None:

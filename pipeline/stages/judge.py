@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StageError
 from pipeline.grader import judge_canaries, judge_client
-from pipeline.judge import JudgeServer
 from pipeline.judge_report import calibrate
 from pipeline.runs import write_json
 from pipeline.stages import StageContext, StageResult
-from pipeline.stages.common import artifact, device, free_port, input_path, text_run, threads
+from pipeline.stages.common import artifact, device, input_path, spawn_judge, text_run, threads
 from pipeline.tasks import judge_lessons
 from pipeline.text_worker import TextSpec
 
@@ -90,10 +89,7 @@ def _write_texts(context: StageContext, train: Sequence[JudgeExample], heldout: 
 def _calibration(context: StageContext, checkpoint: str, examples: Sequence[JudgeExample]) -> dict[str, Any]:
     """See `calibrate`, of the checkpoint behind its server."""
     config = context.config
-    server = context.runtime.spawn(
-        JudgeServer, checkpoint, config.judge.model, device(config), threads(config), free_port(), config.judge.host,
-        name="judge", num_cpus=0.1,
-    )  # fmt: skip
+    server = spawn_judge(context, checkpoint, threads(config))
     try:
         client = judge_client(config, server.call("url").result(config.runtime.start_deadline_s))
         report = calibrate(client, examples, judge_canaries(config))
