@@ -39,10 +39,10 @@ from pipeline.machine import device_name
 from rewards.code import grade_function, grade_program
 from rewards.extract import FormatError, boxed_answer
 from rewards.graders import grade_answer
+from rewards.instructions import check_criterion
 from rewards.language import language_consistency
 from rewards.length import length_factors
 from rewards.math.grade import grade_math
-from rewards.rubric import check_criterion
 from rewards.sandbox import SandboxWorker
 
 Pair = tuple[str, str]

@@ -15,10 +15,11 @@ from rich.table import Table
 from pipeline.config.schema import Config
 from pipeline.errors import UsageError
 from pipeline.runs import Run, write_json
+from rewards.instructions import check_criterion
 from rewards.judge.canaries import Canary, ask_canaries
 from rewards.judge.client import GenRMClient, JudgeRequest
 from rewards.judge.prompt import batches_of_criteria
-from rewards.rubric import Criterion, RubricResult, check_criterion
+from rewards.rubric import Criterion, RubricResult
 from specialists.judge_data import JudgeExample
 
 REPEATS = 2

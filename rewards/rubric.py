@@ -15,9 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rewards.instructions import check_criterion as check_criterion
 from rewards.instructions import instruction_problem
-from rewards.prose import count_sentences as count_sentences
 
 Importance = Literal["essential", "important", "optional", "pitfall"]
 WEIGHTS: Mapping[str, float] = {"essential": 1.0, "important": 0.7, "optional": 0.3, "pitfall": 0.9}

@@ -12,10 +12,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rewards.instructions import check_criterion
 from rewards.judge.prompt import SHORT_TEMPLATE, JudgeTemplate, judge_prompt
 from rewards.judge.reply import JudgeVerdict
 from rewards.prose import sentences as sentences_of
-from rewards.rubric import Criterion, check_criterion
+from rewards.rubric import Criterion
 from rollout.records import MODES, Message, Split, Task
 from rollout.seeding import rng_for, seed_for
 from specialists.base import Request, split_of

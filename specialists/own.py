@@ -6,7 +6,7 @@ import random
 
 from rewards.extract import FormatError, split_thinking
 from rewards.graders import DEFAULT, grade_answer
-from rewards.rubric import check_criterion
+from rewards.instructions import check_criterion
 from rewards.sandbox import SandboxWorker
 from rewards.types import Verdict
 from rollout.environment import Environment, ToolSpec

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rewards.extract import FormatError, split_thinking
-from rewards.rubric import Criterion, check_criterion
+from rewards.instructions import check_criterion
+from rewards.rubric import Criterion
 from rewards.sandbox import SandboxWorker
 from rewards.types import Verdict
 from rollout.records import Attempt, Message, Task

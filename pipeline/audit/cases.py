@@ -76,7 +76,7 @@ class TextSubject:
 @dataclass(frozen=True)
 class InstructionSubject:
     """One completion under constraints that a program checks: `checks` are specifications as
-    `rewards.rubric.check_criterion` takes them, graded as a general task whose rubric they are. Paid is the share
+    `rewards.instructions.check_criterion` takes them, graded as a general task whose rubric they are. Paid is the share
     that is met.
     """
 

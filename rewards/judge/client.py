@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rewards.instructions import check_criterion
 from rewards.judge.cache import JudgeCache
 from rewards.judge.http import ChatClient, ChatError, ChatSession, Usage
 from rewards.judge.prompt import (
@@ -29,7 +30,7 @@ from rewards.judge.prompt import (
 )
 from rewards.judge.reply import JudgeVerdict, count_votes, parse_verdicts, response_format, supported
 from rewards.judge.text import sanitise, says_something
-from rewards.rubric import Criterion, CriterionResult, RubricResult, check_criterion, combine_criteria, rubric_problem
+from rewards.rubric import Criterion, CriterionResult, RubricResult, combine_criteria, rubric_problem
 
 __all__ = ["GenRMClient", "JudgeRequest", "JudgeTemplate", "Sampling"]
 

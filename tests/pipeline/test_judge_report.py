@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from pipeline.judge_report import PADDING, calibrate, print_calibration
+from rewards.instructions import check_criterion
 from rewards.judge.canaries import BUILT_IN
 from rewards.judge.client import GenRMClient, Sampling
-from rewards.rubric import check_criterion
 from specialists.judge_data import judge_example
 from tests.rewards.scripted_judge import Judge, answer_of, reply
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from rewards.instructions import check_criterion
 from rewards.judge.canaries import BUILT_IN, KINDS, Canary, ask_canaries, read_canaries
 from rewards.judge.client import GenRMClient
 from rewards.judge.text import sanitise
-from rewards.rubric import check_criterion
 from tests.rewards.scripted_judge import Judge, answer_of, criterion_of, reply
 
 

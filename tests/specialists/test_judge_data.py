@@ -8,10 +8,11 @@ from collections import Counter
 
 import pytest
 
+from rewards.instructions import check_criterion
 from rewards.judge.prompt import JudgeTemplate
 from rewards.judge.reply import parse_verdicts, supported
+from rewards.prose import count_sentences
 from rewards.prose import sentences as sentences_of
-from rewards.rubric import check_criterion, count_sentences
 from rollout.records import Split
 from specialists.judge_data import KINDS, JudgeExample, judge_example
 from specialists.writing import DOMAIN  # noqa: F401

@@ -10,7 +10,7 @@ from itertools import product
 
 import pytest
 
-from rewards.rubric import check_criterion
+from rewards.instructions import check_criterion
 from rollout.records import MODES, Attempt, Mode, Task
 from specialists import get_domain
 from specialists.base import Request, split_of
