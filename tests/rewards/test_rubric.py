@@ -2,13 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rewards.instructions import check_criterion
+from rewards.prose import count_sentences
 from rewards.rubric import (
     WEIGHTS,
     Criterion,
     CriterionResult,
-    check_criterion,
     combine_criteria,
-    count_sentences,
     rubric_problem,
 )
 
