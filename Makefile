@@ -1,11 +1,12 @@
 # make setup   creates .venv with everything in it       make demo   runs the whole pipeline, preset tiny
-# make test    lint, types, tests with coverage          make lint   ruff, mypy, no executed text
+# make test    lint, types, all tests                   make lint   ruff, mypy, no executed text
+# make coverage   the tests that are not slow, and the lines that they miss: twice the time
 # make fuzz    graders and parsers under atheris, SECONDS=60 for each target
 # make clean   removes .venv and caches, keeps runs/
 #
 # PYTHON=/path/to/python3.12 chooses the interpreter; TORCH=cpu|gpu overrides the look for a GPU.
 
-.PHONY: setup demo test lint fuzz clean
+.PHONY: setup demo test lint coverage fuzz clean
 .DEFAULT_GOAL := setup
 BIN := .venv/bin
 
@@ -22,6 +23,9 @@ lint: setup
 
 test: lint
 	@bash scripts/test.sh $(ARGS)
+
+coverage: setup
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 fuzz: setup
 	$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install -q -e ".[fuzz]"

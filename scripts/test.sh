@@ -5,14 +5,14 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 if [ $# -gt 0 ]; then
-    exec .venv/bin/python -m pytest --cov --cov-report=term:skip-covered "$@"
+    exec .venv/bin/python -m pytest "$@"
 fi
 
 log=$(mktemp)
 .venv/bin/python -m pytest -m slow > "$log" 2>&1 &
 slow=$!
 trap 'kill "$slow" 2> /dev/null; rm -f "$log"' EXIT
-.venv/bin/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered
+.venv/bin/python -m pytest -m "not slow"
 others_failed=$?
 wait "$slow"
 slow_failed=$?
