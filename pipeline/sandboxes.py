@@ -12,9 +12,7 @@ from pipeline.config.schema import SandboxConfig
 from pipeline.errors import ResourceError
 from rewards.sandbox import AttackResult, Limits, SandboxUnavailable, SandboxWorker, detect_tier, self_test
 from rewards.sandbox.remote import RemoteSandboxWorker
-
-TIERS = ("landlock", "bubblewrap")
-"""From weak to strong."""
+from rewards.sandbox.tiers import TIERS
 
 SELF_TEST_LIMITS = Limits(cpu_seconds=1, wall_seconds=1.0)
 """Several attacks last until a limit ends them."""
@@ -129,7 +127,7 @@ def job_limits(config: SandboxConfig) -> Limits:
 
 
 def _require_tier(config: SandboxConfig, tier: str | None, why: str) -> None:
-    if tier is None or TIERS.index(tier) < TIERS.index(config.min_tier):
+    if tier is None or TIERS.index(tier) > TIERS.index(config.min_tier):
         raise ResourceError(
             f"The sandbox ({_place(config)}) has tier {tier or 'none'}, and sandbox.min_tier asks for "
             f"{config.min_tier}{': ' + why if why else ''}"

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -47,7 +48,8 @@ class ChatClient:
     """A server at `base_url` (ends in `/v1` or not) that serves `model`.
 
     `timeout` is seconds per try, `deadline` seconds for one whole session; `max_retries` counts the tries after the
-    first (for 5xx, 408, 409, 429 and transport errors, with doubling pauses). `concurrency` bounds the requests under
+    first (for 5xx, 408, 409, 429 and transport errors, with doubling pauses, or the longer one that the server asks for
+    by `Retry-After`). `concurrency` bounds the requests under
     way at once.
     """
 
@@ -124,17 +126,22 @@ class ChatSession:
             raise
 
     async def _with_retries(self, body: Mapping[str, Any]) -> str:
-        client, problem = self._client, ""
+        client, problem, asked = self._client, "", 0.0
         for attempt in range(client.max_retries + 1):
             if attempt:
                 client.usage.retries += 1
                 pause = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S)
-                await asyncio.sleep(pause * (1 + JITTER * random.random()))
+                pause = max(pause, asked) * (1 + JITTER * random.random())
+                if asyncio.get_running_loop().time() + pause > self._end:
+                    problem += f", and the next try, in {pause:.1f} s, would miss the deadline of {client.deadline:g} s"
+                    break
+                await asyncio.sleep(pause)
+                asked = 0.0
             started = time.monotonic()
             client.usage.requests += 1
             try:
                 async with asyncio.timeout(client.timeout):
-                    status, data = await self._post(body)
+                    status, asked, data = await self._post(body)
             except (httpx.TransportError, TimeoutError) as error:
                 problem = f"{type(error).__name__} {error}".strip()
                 continue
@@ -150,15 +157,15 @@ class ChatSession:
                 break
         raise ChatError(f"the judge at {client.url} gave no reply: {problem}")
 
-    async def _post(self, body: Mapping[str, Any]) -> tuple[int, bytes]:
-        """Status and body, the body no longer than `MAX_RESPONSE_BYTES`."""
+    async def _post(self, body: Mapping[str, Any]) -> tuple[int, float, bytes]:
+        """Status, seconds until the server wants to be asked again, and body (no longer than `MAX_RESPONSE_BYTES`)."""
         data = bytearray()
         async with self._http.stream("POST", self._client.url, json=body) as response:
             async for piece in response.aiter_bytes():
                 data += piece
                 if len(data) > MAX_RESPONSE_BYTES:
                     raise ChatError(f"the judge's response is longer than {MAX_RESPONSE_BYTES} bytes")
-            return response.status_code, bytes(data)
+            return response.status_code, _retry_after(response.headers.get("retry-after", "")), bytes(data)
 
     def _reply(self, data: bytes) -> str:
         try:
@@ -174,6 +181,16 @@ class ChatSession:
             usage.prompt_tokens += _count(counts.get("prompt_tokens"))
             usage.completion_tokens += _count(counts.get("completion_tokens"))
         return text
+
+
+def _retry_after(header: str) -> float:
+    """Seconds of a Retry-After header (RFC 9110, 10.2.3), given as a count or as a date; 0 where it says neither."""
+    try:
+        if header.isdecimal():
+            return float(header)
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _count(value: Any) -> int:

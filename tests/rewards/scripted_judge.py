@@ -23,7 +23,7 @@ def criterion_of(prompt):
 
 class Judge:
     """A scripted OpenAI-compatible server: `script(number, prompt)` gives a reply text, or (status, body,
-    pause).
+    pause), or that with headers.
     """
 
     def __init__(self, script):
@@ -39,7 +39,7 @@ class Judge:
                     judge.prompts.append(body["messages"][-1]["content"])
                     judge.bodies.append(body)
                 answer = judge.script(number, judge.prompts[number])
-                status, text, pause = answer if isinstance(answer, tuple) else (200, None, 0)
+                status, text, pause, *more = answer if isinstance(answer, tuple) else (200, None, 0)
                 time.sleep(pause)
                 if text is None:
                     text = json.dumps({"choices": [{"message": {"role": "assistant", "content": answer}}]})
@@ -47,6 +47,8 @@ class Judge:
                 try:
                     self.send_response(status)
                     self.send_header("Content-Length", str(len(data)))
+                    for name, value in (more[0] if more else {}).items():
+                        self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(data)
                 except (BrokenPipeError, ConnectionResetError):

@@ -1,5 +1,6 @@
 import json
 import time
+from email.utils import formatdate
 
 import pytest
 
@@ -40,6 +41,28 @@ def test_programmatic_criteria_and_empty_answers_ask_nobody():
 def test_a_server_that_stumbles_is_asked_again():
     result, judge = ask(lambda number, _: (503, "busy", 0) if number < 2 else MET)
     assert result.score == 1.0 and len(judge.prompts) == 3
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [(lambda: "1", 0.9), (lambda: formatdate(time.time() + 3, usegmt=True), 0.9), (lambda: "in a while", 0.0)],
+)
+def test_a_server_that_asks_for_time_gets_it(header, seconds):
+    asked = []
+
+    def script(number, _):
+        asked.append(time.monotonic())
+        return MET if number else (429, "slowly", 0, {"Retry-After": header()})
+
+    result, _ = ask(script)
+    assert result.score == 1.0 and len(asked) == 2 and asked[1] - asked[0] >= seconds
+
+
+def test_who_asks_for_more_time_than_there_is_is_not_waited_for():
+    started = time.monotonic()
+    result, judge = ask(lambda *_: (429, "slowly", 0, {"Retry-After": "60"}), deadline=20.0)
+    assert result.score is None and "HTTP 429" in result.invalid_reason and "deadline of 20 s" in result.invalid_reason
+    assert len(judge.prompts) == 1 and time.monotonic() - started < 15
 
 
 @pytest.mark.parametrize(
