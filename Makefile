@@ -1,6 +1,6 @@
 # make setup   creates .venv with everything in it       make demo   runs the whole pipeline, preset tiny
 # make test    lint, types, all tests                   make lint   ruff, mypy, no executed text
-# make coverage   the tests that are not slow, and the lines that they miss: twice the time
+# make coverage   the tests that are not slow, and the lines that they miss; half as long again
 # make fuzz    graders and parsers under atheris, SECONDS=60 for each target
 # make clean   removes .venv and caches, keeps runs/
 #
