@@ -49,8 +49,7 @@ class ChatClient:
 
     `timeout` is seconds per try, `deadline` seconds for one whole session; `max_retries` counts the tries after the
     first (for 5xx, 408, 409, 429 and transport errors, with doubling pauses, or the longer one that the server asks for
-    by `Retry-After`). `concurrency` bounds the requests under
-    way at once.
+    by `Retry-After`). `concurrency` bounds the requests under way at once.
     """
 
     def __init__(
@@ -129,13 +128,13 @@ class ChatSession:
         client, problem, asked = self._client, "", 0.0
         for attempt in range(client.max_retries + 1):
             if attempt:
-                client.usage.retries += 1
                 pause = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S)
                 pause = max(pause, asked) * (1 + JITTER * random.random())
                 if asyncio.get_running_loop().time() + pause > self._end:
                     problem += f", and the next try, in {pause:.1f} s, would miss the deadline of {client.deadline:g} s"
                     break
                 await asyncio.sleep(pause)
+                client.usage.retries += 1
                 asked = 0.0
             started = time.monotonic()
             client.usage.requests += 1

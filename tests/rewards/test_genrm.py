@@ -60,9 +60,13 @@ def test_a_server_that_asks_for_time_gets_it(header, seconds):
 
 def test_who_asks_for_more_time_than_there_is_is_not_waited_for():
     started = time.monotonic()
-    result, judge = ask(lambda *_: (429, "slowly", 0, {"Retry-After": "60"}), deadline=20.0)
+    with Judge(lambda *_: (429, "slowly", 0, {"Retry-After": "60"})) as judge:
+        client = GenRMClient(judge.url, "judge", votes=1, deadline=20.0)
+        result = client.judge_many([JudgeRequest("q", "Please sit.", (POLITE,))])[0]
+        client.close()
     assert result.score is None and "HTTP 429" in result.invalid_reason and "deadline of 20 s" in result.invalid_reason
     assert len(judge.prompts) == 1 and time.monotonic() - started < 15
+    assert (client.usage.requests, client.usage.retries, client.usage.failures) == (1, 0, 1)
 
 
 @pytest.mark.parametrize(
