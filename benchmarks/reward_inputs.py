@@ -25,14 +25,14 @@ EXPRESSION = (
 """Decided by exact arithmetic on expressions."""
 
 FUNCTION = (
-    (r"2\sin(x)\cos(x)", r"\sin(2x)"),
+    (r"\sin(3x)", r"3\sin(x)-4\sin^3(x)"),
     (r"\cos^2(x)", r"1-\sin^2(x)"),
     (r"\cos(2x)", r"1-2\sin^2(x)"),
     (r"\sqrt{5+2\sqrt{6}}", r"\sqrt{2}+\sqrt{3}"),
     (r"\log_2(x)", r"\frac{\ln x}{\ln 2}"),
     (r"\sin(x+\pi)", r"-\sin(x)"),
 )
-"""Only sympy can tell: compared in the killable child."""
+"""Only sympy can tell: compared in the killable child. None is among the inputs that it warms up with."""
 
 HONEST = (
     *((rf"The answer is $\boxed{{{answer}}}$.", truth) for answer, truth in (
