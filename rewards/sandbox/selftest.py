@@ -16,12 +16,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rewards.sandbox.attack import ESCAPED, Attack, Bait
+from rewards.sandbox.attack import ESCAPED, LIMITS, Attack, Bait
 from rewards.sandbox.attacks import attacks, cpp_attacks
 from rewards.sandbox.records import Job, JobResult, SandboxUnavailable
 from rewards.sandbox.worker import SandboxWorker
 
 _SHOWN = 100
+_TRIES = 3
+"""Of an attack that the clock ended although it ends by itself."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,23 @@ def _baits() -> Iterator[tuple[Bait, list[socket.socket]]]:
 
 
 def _judged(worker: SandboxWorker, area: str, attack: Attack, result: JobResult) -> AttackResult:
+    """An attack that the clock ended before it was done has shown nothing: on a busy machine it is tried again, alone.
+    What it did until then counts."""
+    for _ in range(_TRIES - 1):
+        if result.status in attack.ends or result.status not in LIMITS or not _is_harmless(worker, attack, result):
+            break
+        result = worker.run(attack.job)
+    stopped = result.status in attack.ends and _is_harmless(worker, attack, result)
+    return AttackResult(area, attack.name, stopped, _how(result))
+
+
+def _is_harmless(worker: SandboxWorker, attack: Attack, result: JobResult) -> bool:
     memory = worker.limits.memory_bytes if attack.job.kind != "cpp" else result.max_rss_bytes
-    harmless = (
+    return (
         ESCAPED not in result.stdout + result.stderr
         and len(result.stdout) <= worker.limits.output_bytes
         and result.max_rss_bytes <= memory
     )
-    return AttackResult(area, attack.name, harmless and result.status in attack.ends, _how(result))
 
 
 def _how(result: JobResult) -> str:

@@ -8,13 +8,15 @@ import subprocess
 import tempfile
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import rewards
-from rewards.sandbox import Limits, SandboxWorker, self_test, tiers
-from rewards.sandbox.attack import Bait
+from rewards.sandbox import Limits, SandboxWorker, self_test, selftest, tiers
+from rewards.sandbox.attack import ESCAPED, Attack, Bait
 from rewards.sandbox.attacks import attacks, cpp_attacks
+from rewards.sandbox.records import Job, JobResult
 from rewards.sandbox.selftest import descendants
 
 SHORT = Limits(cpu_seconds=1, wall_seconds=1.0)
@@ -41,6 +43,24 @@ def test_every_attack_is_stopped(tier, tiers_here):
     areas = "processes memory files secrets network kernel time output aftermath"
     assert set(counts) >= set(areas.split())
     assert ("C++" in counts) == (tier == "bubblewrap" and shutil.which("g++", path="/usr/bin:/bin") is not None)
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "stopped", "tries"),
+    [
+        (JobResult("wall_limit"), JobResult("ok", stdout="[Errno 1]"), True, 1),
+        (JobResult("cpu_limit"), JobResult("cpu_limit"), False, 2),
+        (JobResult("wall_limit"), JobResult("ok", stdout=ESCAPED), False, 1),
+        (JobResult("wall_limit", stdout=ESCAPED), JobResult("ok"), False, 0),
+        (JobResult("sandbox_error"), JobResult("ok"), False, 0),
+        (JobResult("runtime_error"), JobResult("ok", stdout=ESCAPED), True, 0),
+    ],
+)
+def test_an_attack_that_the_clock_ended_is_tried_again(first, again, stopped, tries):
+    asked = []
+    worker = SimpleNamespace(limits=SHORT, run=lambda job: asked.append(job) or again)
+    report = selftest._judged(worker, "memory", Attack("a pipe", Job.program("")), first)
+    assert (report.stopped, len(asked)) == (stopped, tries)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="this run is an ordinary user already")
